@@ -1,0 +1,183 @@
+"""All hands on the kernel as one: observes it as a Plan, and carries out a Diff change by change.
+
+Everything here blocks and belongs to one thread, the reconciler's worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from splitwgd.config import Config
+from splitwgd.diff import Diff, Put, Remove
+from splitwgd.errors import KernelError
+from splitwgd.netlink import Netlink
+from splitwgd.nft import Nft
+from splitwgd.objects import (
+    Device,
+    Element,
+    Endpoint,
+    Ip,
+    Link,
+    LooseReversePath,
+    Object,
+    OuterMark,
+    PeerState,
+    Route,
+    Rule,
+    Table,
+)
+from splitwgd.plan import Facts, Plan
+from splitwgd.ruleset import TABLE, read_table, table_text
+from splitwgd.uapi import Uapi
+from splitwgd.wireguard import KernelWireGuard
+
+if TYPE_CHECKING:
+    Wire = KernelWireGuard | Uapi
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the kernel holds of ours: the objects, and the learned addresses in the sets."""
+
+    plan: Plan
+    elements: tuple[Element, ...]
+
+
+class Kernel:
+    """The kernel, as far as it is ours."""
+
+    def __init__(self) -> None:
+        self._nft = Nft()
+        self._netlink = Netlink()
+        self._kernel_wireguard = KernelWireGuard()
+        self._uapi = Uapi()
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def facts(self, config: Config, down: frozenset[str]) -> Facts:
+        """What a plan has to know of this machine."""
+        self._uapi.reap()
+        adopted = {}
+        for tunnel in config.tunnels:
+            if self._netlink.kind(tunnel.link) is not None and not self._netlink.is_ours(tunnel.link):
+                adopted[tunnel.link] = self._wire(tunnel.link).read(tunnel.link)[0].fwmark
+        mtus = [self._netlink.uplink_mtu(to, config.routing.direct) for to in _endpoints(config)]
+        return Facts(min((mtu for mtu in mtus if mtu), default=1500), adopted, down)
+
+    def observe(self, config: Config | None) -> Observed:
+        """What is there now. Without a configuration: what a teardown has to find."""
+        links = {tunnel.link for tunnel in config.tunnels} if config else set()
+        objects = self._netlink.observe(links)
+        table, elements = read_table(self._nft.list_table(TABLE))
+        if table is not None:
+            objects.append(table)
+        ours = {obj.name for obj in objects if isinstance(obj, Link)}
+        objects += [self._device(link, config) for link in ours]
+        if config is not None:
+            objects += self._outer_marks(links - ours, config.routing.direct)
+        return Observed(Plan.of(objects), tuple(elements))
+
+    def _device(self, link: str, config: Config | None) -> Object:
+        try:
+            device, _ = self._wire(link).read(link)
+        except KernelError:  # its process has just died; the link follows
+            return Device(link, b"", 0, 0, frozenset())
+        wanted = [t.wireguard.listen_port for t in config.tunnels if t.link == link] if config else []
+        # A port that the kernel chose is as wanted when none was asked for.
+        return replace(device, listen_port=0) if 0 in wanted else device
+
+    def _outer_marks(self, links: Iterable[str], direct: int) -> list[Object]:
+        found: list[Object] = []
+        for link in links:
+            if self._netlink.kind(link) is not None and self._wire(link).read(link)[0].fwmark == direct:
+                found.append(OuterMark(link, direct))
+        return found
+
+    def states(self, link: str) -> list[PeerState]:
+        """How the peers of a link are doing; none where there is no such link."""
+        return self._wire(link).read(link)[1] if self._netlink.kind(link) is not None else []
+
+    def aim(self, link: str, public_key: bytes, endpoint: Endpoint) -> None:
+        """Where this peer is reached from now on; the endpoint's host is an address."""
+        self._wire(link).aim(link, public_key, endpoint)
+
+    def _wire(self, link: str) -> Wire:
+        return self._kernel_wireguard if self._netlink.kind(link) == "wireguard" else self._uapi
+
+    # -- changes
+
+    def grow(self, diff: Diff, elements: list[Element]) -> None:
+        """Puts what is missing, in order. elements: what belongs into learned sets that are made anew.
+
+        Stops at the first failure (KernelError): what would open stands behind what closes.
+        """
+        for put in diff.grow:
+            self._put(put, elements)
+
+    def shrink(self, diff: Diff) -> None:
+        """Removes what is no longer wanted, in order."""
+        for remove in diff.shrink:
+            self._remove(remove)
+
+    def delete(self, text: str) -> None:
+        """Runs an nft transaction that takes elements out."""
+        self._nft.run(text)
+
+    def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
+        """Deletes the conntrack entries to these addresses that bear the mark."""
+        self._netlink.forget_flows(addresses, mark, mask)
+
+    def _put(self, put: Put, elements: list[Element]) -> None:
+        match put.wanted:
+            case Table() as table:
+                found = put.found if isinstance(put.found, Table) else None
+                self._nft.run(table_text(table, found, elements))
+            case Rule() as rule:
+                self._netlink.put_rule(rule)
+            case Route() as route:
+                self._netlink.put_route(route)
+            case Link() as link:
+                if put.found is None and not self._netlink.make_wireguard(link.name):
+                    self._uapi.make(link.name)
+                self._netlink.put_link(link)
+            case LooseReversePath(link=name):
+                self._netlink.loosen(name)
+            case Device() as device:
+                found_device = put.found if isinstance(put.found, Device) else None
+                self._wire(device.link).configure(device, found_device)
+            case OuterMark(link=name, mark=mark):
+                self._wire(name).mark(name, mark)
+
+    def _remove(self, remove: Remove) -> None:
+        match remove.found:
+            case Table(name=name):
+                self._nft.run(f"delete table inet {name}")
+            case Rule() as rule:
+                self._netlink.remove_rule(rule)
+            case Route() as route:
+                self._netlink.remove_route(route)
+            case Link(name=name):
+                self._netlink.remove_link(name)
+            case LooseReversePath(link=name):
+                self._netlink.tighten(name)
+            case OuterMark(link=name):
+                self._wire(name).mark(name, 0)
+            case Device():
+                pass  # goes with its link
+
+
+def _endpoints(config: Config) -> list[Ip | None]:
+    """The addresses of the endpoints; None stands for one that is a name."""
+    found: list[Ip | None] = []
+    for tunnel in config.tunnels:
+        for peer in tunnel.wireguard.peers:
+            if peer.endpoint is not None:
+                try:
+                    found.append(ip_address(peer.endpoint.host))
+                except ValueError:
+                    found.append(None)
+    return found

@@ -1,0 +1,212 @@
+"""Listens for questions on loopback, UDP and TCP, and sends the replies back. Knows nothing of DNS beyond
+the length before a message on TCP (RFC 1035 §4.2.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from splitwgd.errors import MachineError
+from splitwgd.holder import holder_of
+from splitwgd.objects import Ip
+
+DNS_PORT = 53
+_DRAIN = 64  # datagrams in one turn of the loop, so that timers and upstreams get theirs
+_UDP_MOST = 4096  # bytes of a question; a longer one is cut, and then does not parse
+_CONNECTIONS = 256
+_IDLE = 10.0  # seconds; RFC 7766 §6.2.3 asks for "a few"
+_PIPELINED = 128  # questions of one connection that wait for their answers
+
+
+class Client(Protocol):
+    """Who asked, and how to answer. stream: over TCP, where an answer may be of any size."""
+
+    stream: bool
+
+    def send(self, reply: bytes) -> None:
+        """Sends it, or drops it when the client is gone."""
+
+
+Take = Callable[[bytes, Client], None]
+
+
+class _Datagram:
+    __slots__ = ("address", "sock")
+    stream = False
+
+    def __init__(self, sock: socket.socket, address: tuple[object, ...]) -> None:
+        self.sock = sock
+        self.address = address
+
+    def send(self, reply: bytes) -> None:
+        try:
+            self.sock.sendto(reply, self.address)
+        except OSError:
+            pass  # the client is gone, or its buffer is full: it asks again
+
+
+@dataclass
+class _Door:
+    """What is open for one address."""
+
+    datagrams: socket.socket
+    streams: socket.socket
+    server: asyncio.Server | None = None
+
+
+class Listener:
+    """The open sockets. `take` is called with each message and its client."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.take: Take | None = None
+        self._doors: dict[Ip, _Door] = {}
+        self.connections: set[_Connection] = set()
+
+    def bind(self, addresses: tuple[Ip, ...]) -> None:
+        """Opens what is missing; questions wait in the sockets until `start`. Raises MachineError, and then
+        nothing was opened."""
+        new: dict[Ip, _Door] = {}
+        try:
+            for address in addresses:
+                if address not in self._doors:
+                    datagrams = _bound(address, socket.SOCK_DGRAM)
+                    new[address] = _Door(datagrams, datagrams)
+                    new[address].streams = _bound(address, socket.SOCK_STREAM)
+        except MachineError:
+            for door in new.values():
+                door.datagrams.close()
+                door.streams.close()
+            raise
+        self._doors.update(new)
+
+    async def start(self, take: Take) -> None:
+        """From here on questions are taken, at every door."""
+        self.take = take
+        for door in self._doors.values():
+            if door.server is None:
+                self.loop.add_reader(door.datagrams.fileno(), self._drain, door.datagrams)
+                door.server = await self.loop.create_server(lambda: _Connection(self), sock=door.streams)
+
+    def keep_only(self, addresses: tuple[Ip, ...]) -> None:
+        """Closes the doors at other addresses."""
+        for address in [address for address in self._doors if address not in addresses]:
+            self._close(self._doors.pop(address))
+
+    def _drain(self, sock: socket.socket) -> None:
+        assert self.take is not None
+        for _ in range(_DRAIN):
+            try:
+                data, address = sock.recvfrom(_UDP_MOST)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error about an earlier reply
+            self.take(data, _Datagram(sock, address))
+
+    def _close(self, door: _Door) -> None:
+        if door.server is not None:
+            self.loop.remove_reader(door.datagrams.fileno())
+            door.server.close()
+        door.datagrams.close()
+        door.streams.close()
+
+    def close(self) -> None:
+        """Closes every socket and connection."""
+        self.keep_only(())
+        for connection in list(self.connections):
+            connection.hang_up()
+
+
+def _bound(address: Ip, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sock.bind((str(address), DNS_PORT))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise _explained(error, address, kind) from error
+    return sock
+
+
+class _Connection(asyncio.Protocol):
+    """One TCP client. Questions may be pipelined, and are answered as they become ready (RFC 7766 §6.2.1.1)."""
+
+    stream = True
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.transport: asyncio.Transport | None = None
+        self.buffer = bytearray()
+        self.waiting = 0
+        self.idle: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if len(self.listener.connections) >= _CONNECTIONS:
+            transport.abort()
+            return
+        self.listener.connections.add(self)
+        self._rest()
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        while len(self.buffer) >= 2:
+            length = int.from_bytes(self.buffer[:2], "big")
+            if len(self.buffer) < 2 + length:
+                break
+            message = bytes(self.buffer[2 : 2 + length])
+            del self.buffer[: 2 + length]
+            self.waiting += 1
+            # Only a whole question earns more time: who sends byte by byte is cut off all the same.
+            self._rest()
+            assert self.listener.take is not None
+            self.listener.take(message, self)
+        if self.waiting > _PIPELINED:
+            self.hang_up()
+
+    def send(self, reply: bytes) -> None:
+        self.waiting -= 1
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(struct.pack("!H", len(reply)) + reply)
+            self._rest()
+
+    def _rest(self) -> None:
+        if self.idle is not None:
+            self.idle.cancel()
+        self.idle = self.listener.loop.call_later(_IDLE, self.hang_up)
+
+    def hang_up(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.listener.connections.discard(self)
+        if self.idle is not None:
+            self.idle.cancel()
+
+
+def _explained(error: OSError, address: Ip, kind: socket.SocketKind) -> MachineError:
+    transport = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
+    where = f"cannot listen on {address} port {DNS_PORT} ({transport})"
+    if error.errno == errno.EADDRINUSE:
+        holder = holder_of(address, DNS_PORT, kind)
+        return MachineError(f"{where}: {holder}")
+    if error.errno == errno.EACCES:
+        return MachineError(f"{where}: no right to; run splitwgd as root or with CAP_NET_BIND_SERVICE")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return MachineError(f"{where}: no link has this address; bring up lo, or change dns.listen")
+    return MachineError(f"{where}: {error.strerror}")

@@ -1,0 +1,289 @@
+"""The hand on links, addresses, rules, routes and conntrack. What is ours is known by what the kernel holds:
+rules and routes by their protocol number, a link by its alias. Nothing else is ever touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute, NFCTSocket
+from pyroute2.netlink.exceptions import NetlinkError
+
+from splitwgd.errors import KernelError, MachineError
+from splitwgd.objects import Interface, Ip, Link, LooseReversePath, Object, Route, Rule
+
+PROTOCOL = 83  # of our rules and routes; free in iproute2's rt_protos
+ALIAS = "splitwg"
+LOOSE = 2
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
+_UNICAST, _BLACKHOLE = 1, 6  # rtm_type, include/uapi/linux/rtnetlink.h
+_TO_TABLE = 1  # FR_ACT_TO_TBL, include/uapi/linux/fib_rules.h
+_MAIN = 254
+
+
+class Netlink:
+    """One rtnetlink socket. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._ip = IPRoute()
+
+    def close(self) -> None:
+        self._ip.close()
+
+    # -- what is there
+
+    def observe(self, links: Iterable[str]) -> list[Object]:
+        """All that is ours, and the sysctls of the links in question."""
+        found: list[Object] = [*self._rules(), *self._routes()]
+        for name, index in self._ours().items():
+            found.append(self._link(name, index))
+        found += [LooseReversePath(link) for link in links if _read_sysctl(link) == LOOSE]
+        return found
+
+    def kind(self, link: str) -> str | None:
+        """The kind of a link ("wireguard", "tun", ...; empty for a plain one), or None when there is none."""
+        found = self._get_link(link)
+        return None if found is None else found.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
+
+    def is_ours(self, link: str) -> bool:
+        found = self._get_link(link)
+        return found is not None and found.get_attr("IFLA_IFALIAS") == ALIAS
+
+    def uplink_mtu(self, endpoint: Ip | None, mark: int) -> int | None:
+        """The MTU of the link by which our outer packets leave, or None without a route."""
+        target = str(endpoint) if endpoint else "192.0.2.1"  # any address that takes the default route
+        try:
+            (route,) = self._ip.route("get", dst=target, mark=mark)
+            (link,) = self._ip.get_links(route.get_attr("RTA_OIF"))
+        except (NetlinkError, ValueError):
+            return None
+        return int(link.get_attr("IFLA_MTU"))
+
+    def _get_link(self, name: str) -> Any:
+        return next((link for link in self._ip.get_links() if link.get_attr("IFLA_IFNAME") == name), None)
+
+    def _ours(self) -> dict[str, int]:
+        links = (link for link in self._ip.get_links() if link.get_attr("IFLA_IFALIAS") == ALIAS)
+        return {link.get_attr("IFLA_IFNAME"): link["index"] for link in links}
+
+    def _link(self, name: str, index: int) -> Link:
+        (link,) = self._ip.get_links(index)
+        addresses = frozenset(
+            ip_interface(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
+            for address in self._ip.get_addr(index=index)
+        )
+        # One that is down has no MTU that could be right: it is put again, and comes up.
+        return Link(name, link.get_attr("IFLA_MTU") if link["flags"] & 1 else 0, addresses)
+
+    def _rules(self) -> Iterable[Rule]:
+        for family in _FAMILIES.values():
+            for rule in self._ip.get_rules(family=family):
+                if rule.get_attr("FRA_PROTOCOL") == PROTOCOL and rule["action"] == _TO_TABLE:
+                    mark, mask = rule.get_attr("FRA_FWMARK") or 0, rule.get_attr("FRA_FWMASK") or 0
+                    priority, table = rule.get_attr("FRA_PRIORITY") or 0, rule.get_attr("FRA_TABLE")
+                    yield Rule(_VERSIONS[rule["family"]], priority, mark, mask, table)
+
+    def _routes(self) -> Iterable[Route]:
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in self._ip.get_links()}
+        for family in _FAMILIES.values():
+            for route in self._ip.get_routes(family=family, proto=PROTOCOL):
+                if route["proto"] != PROTOCOL or route["dst_len"]:
+                    continue
+                link = names.get(route.get_attr("RTA_OIF")) if route["type"] == _UNICAST else None
+                metric = route.get_attr("RTA_PRIORITY") or 0
+                yield Route(_VERSIONS[route["family"]], route.get_attr("RTA_TABLE"), link, metric)
+
+    # -- changes
+
+    def put_rule(self, rule: Rule) -> None:
+        self._change("rule", "add", rule)
+
+    def remove_rule(self, rule: Rule) -> None:
+        self._change("rule", "del", rule)
+
+    def _change(self, kind: str, verb: str, obj: Rule | Route) -> None:
+        settings = self._rule(obj) if isinstance(obj, Rule) else self._route(obj)
+        self._do(str(obj), lambda: getattr(self._ip, kind)(verb, **settings), verb)
+
+    def _rule(self, rule: Rule) -> dict[str, Any]:
+        return {
+            "family": _FAMILIES[rule.family],
+            "priority": rule.priority,
+            "fwmark": rule.mark,
+            "fwmask": rule.mask,
+            "table": rule.table,
+            "protocol": PROTOCOL,
+        }
+
+    def put_route(self, route: Route) -> None:
+        self._change("route", "add", route)
+
+    def remove_route(self, route: Route) -> None:
+        self._change("route", "del", route)
+
+    def _route(self, route: Route) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "family": _FAMILIES[route.family],
+            "dst": "default",
+            "table": route.table,
+            "priority": route.metric,
+            "proto": PROTOCOL,
+        }
+        if route.link is None:
+            return settings | {"type": "blackhole"}
+        found = self._get_link(route.link)
+        if found is None:
+            raise KernelError(f"{route}: there is no link {route.link}")
+        return settings | {"oif": found["index"]}
+
+    def make_wireguard(self, name: str) -> bool:
+        """Makes a link of kind `wireguard`; False when this kernel knows no such kind."""
+        try:
+            self._ip.link("add", ifname=name, kind="wireguard")
+        except NetlinkError as error:
+            if error.code == errno.EOPNOTSUPP:
+                return False
+            raise _explained(f"ip link add {name} type wireguard", error) from error
+        return True
+
+    def put_link(self, link: Link) -> None:
+        """Gives a link its alias, MTU and addresses, and brings it up."""
+        found = self._get_link(link.name)
+        if found is None:
+            raise KernelError(f"{link}: there is no such link")
+        index = found["index"]
+        # No link-local address: nothing speaks over this link but what we send into it.
+        _write_sysctl(6, link.name, "addr_gen_mode", 1)
+        self._do(str(link), lambda: self._ip.link("set", index=index, ifalias=ALIAS, mtu=link.mtu, state="up"))
+        present = self._link(link.name, index).addresses
+        for address in link.addresses - present:
+            self._address("add", index, address)
+        for address in present - link.addresses:
+            self._address("del", index, address)
+
+    def _address(self, verb: str, index: int, address: Interface) -> None:
+        prefix = address.network.prefixlen
+        settings = {"index": index, "address": str(address.ip), "prefixlen": prefix}
+        self._do(f"ip address {verb} {address}", lambda: self._ip.addr(verb, **settings), verb)
+
+    def remove_link(self, name: str) -> None:
+        found = self._get_link(name)
+        if found is not None and found.get_attr("IFLA_IFALIAS") == ALIAS:
+            self._do(f"ip link del {name}", lambda: self._ip.link("del", index=found["index"]), "del")
+
+    def loosen(self, link: str) -> None:
+        _write_sysctl(4, link, "rp_filter", LOOSE)
+
+    def tighten(self, link: str) -> None:
+        """As a new link would have it."""
+        _write_sysctl(4, link, "rp_filter", int(_sysctl(4, "default", "rp_filter").read_text()))
+
+    def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
+        """Deletes the conntrack entries to these addresses that bear the mark."""
+        targets = {str(address) for address in addresses}
+        with NFCTSocket() as conntrack:
+            for flow in conntrack.dump(mark=mark, mark_mask=mask):
+                original = flow.get_attr("CTA_TUPLE_ORIG")
+                ip = original.get_attr("CTA_TUPLE_IP") if original else None
+                target = ip and (ip.get_attr("CTA_IP_V4_DST") or ip.get_attr("CTA_IP_V6_DST"))
+                if target and str(ip_address(target)) in targets:
+                    try:
+                        conntrack.entry("del", family=flow["nfgen_family"], tuple_orig=original)
+                    except NetlinkError as error:
+                        if error.code != errno.ENOENT:  # it ended by itself
+                            raise _explained("conntrack", error) from error
+
+    def _do(self, what: str, change: Callable[[], object], verb: str = "add") -> None:
+        """Runs one change. That it is so already, or gone already, is what was wanted."""
+        fine = {"add": (errno.EEXIST,), "del": (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)}
+        try:
+            change()
+        except NetlinkError as error:
+            if error.code not in fine[verb]:
+                raise _explained(what, error) from error
+
+
+def _explained(what: str, error: NetlinkError) -> KernelError | MachineError:
+    if error.code == errno.EPERM:
+        return MachineError(f"{what}: no right to; run as root or with CAP_NET_ADMIN")
+    return KernelError(f"{what}: {error.args[-1]}")
+
+
+def _sysctl(version: int, link: str, name: str) -> Path:
+    return Path(f"/proc/sys/net/ipv{version}/conf/{link}/{name}")
+
+
+def _read_sysctl(link: str) -> int | None:
+    try:
+        return int(_sysctl(4, link, "rp_filter").read_text())
+    except OSError:
+        return None
+
+
+def _write_sysctl(version: int, link: str, name: str, value: int) -> None:
+    path = _sysctl(version, link, name)
+    try:
+        path.write_text(f"{value}\n")
+    except FileNotFoundError:
+        return  # the link is gone, or the machine has no IPv6
+    except OSError as error:
+        raise MachineError(f"{path} cannot be written ({error.strerror}); run as root") from error
+
+
+class Events:
+    """Says that something changed in links, addresses, rules, routes or nft, without saying what."""
+
+    # nf_tables messages that are about more than elements (include/uapi/linux/netfilter/nf_tables.h):
+    # new and deleted tables, chains, rules and sets. Elements come and go by the thousand.
+    _STRUCTURE = frozenset({0, 2, 3, 5, 6, 8, 9, 11})
+    _NFT_SUBSYSTEM, _NFT_GROUP = 10, 7
+    _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+    # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE; v6 rules have a group only.
+    _ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400
+    _IPV6_RULE_GROUP = 19
+
+    def __init__(self) -> None:
+        flags = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        self.route = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
+        self.route.bind((0, self._ROUTE_GROUPS))
+        self.route.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, self._IPV6_RULE_GROUP)
+        self.nft = socket.socket(socket.AF_NETLINK, flags, 12)  # NETLINK_NETFILTER
+        self.nft.bind((0, 0))
+        self.nft.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, self._NFT_GROUP)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        return (self.route, self.nft)
+
+    def drain(self, sock: socket.socket) -> bool:
+        """Reads all that waits; whether any of it may concern us."""
+        concerning = False
+        while True:
+            try:
+                data = sock.recv(65_536)
+            except BlockingIOError:
+                return concerning
+            except OSError:  # ENOBUFS: events were lost, so anything may have happened
+                concerning = True
+                continue
+            concerning = concerning or sock is self.route or self._is_structural(data)
+
+    def _is_structural(self, data: bytes) -> bool:
+        position = 0
+        while position + 16 <= len(data):
+            length, kind = struct.unpack_from("=IH", data, position)
+            if kind >> 8 == self._NFT_SUBSYSTEM and kind & 0xFF in self._STRUCTURE:
+                return True
+            position += max((length + 3) & ~3, 16)
+        return False
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()

@@ -1,0 +1,288 @@
+"""Keeps the kernel as planned: observe, compare, grow, shrink, verify. One verb for start, reload and repair.
+
+Runs the blocking hands on a worker thread of its own and is woken by netlink events; what somebody else
+takes away comes back. Who keeps taking it away is waited for longer each time, and named in one warning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TypeVar
+
+from splitwgd.config import Config
+from splitwgd.diff import Diff, compare
+from splitwgd.errors import KernelError, SplitwgError
+from splitwgd.kernel import Kernel, Observed
+from splitwgd.learned import Ledger, Place
+from splitwgd.netlink import Events
+from splitwgd.objects import Device, Endpoint, Object, PeerState
+from splitwgd.plan import Facts, Plan, make_plan
+from splitwgd.ruleset import delete_text
+
+log = logging.getLogger("splitwgd.kernel")
+T = TypeVar("T")
+Peering = tuple[str, bytes]  # a link and a peer's public key
+
+SETTLE = 0.01  # seconds after an event before looking, so that a burst is one repair
+ROUNDS = 3  # of observe and apply, for what changes meanwhile
+FIRST_WAIT, LONGEST_WAIT = 0.05, 30.0  # between repairs while somebody fights or something is missing
+
+
+class Reconciler:
+    """The kernel's keeper. Its verbs are awaited on the loop, one at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ledger: Ledger) -> None:
+        self.loop = loop
+        self.ledger = ledger
+        self.config: Config | None = None
+        self.down: frozenset[str] = frozenset()
+        self.plan = Plan.empty()
+        self._before = Plan.empty()  # what has to stay beside the plan, between growing and shrinking
+        self.trouble = ""  # why the tunnel is not as wanted, for status; empty when it is
+        self.repairs = 0
+        self.endpoints: dict[Peering, Endpoint] = {}  # names that have been resolved
+        self._aimed: dict[Peering, Endpoint] = {}
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        self._kernel: Kernel | None = None
+        self._lock = asyncio.Lock()
+        self._stirred = asyncio.Event()
+        self._events: Events | None = None
+
+    async def _run(self, step: Callable[[Kernel], T]) -> T:
+        """One blocking step, on the worker, where the hands live."""
+
+        def work() -> T:
+            if self._kernel is None:
+                self._kernel = Kernel()
+            return step(self._kernel)
+
+        return await self.loop.run_in_executor(self._worker, work)
+
+    # -- verbs
+
+    async def start(self, config: Config) -> None:
+        """Takes over what a former process left, and makes the kernel as planned.
+
+        Raises KernelError or MachineError if it cannot even be closed; a tunnel that cannot be opened is
+        tried again by `keep`.
+        """
+        observed = await self._run(lambda kernel: kernel.observe(config))
+        self.ledger.restore(observed.elements, self.loop.time())
+        await self._apply(config)
+
+    async def grow_to(self, config: Config) -> None:
+        """Old and new at once: nothing that either wants is missing. Raises on failure; the old goes on."""
+        self._before = self.plan
+        try:
+            await self._apply(config)
+        except SplitwgError:
+            self._before = Plan.empty()
+            raise
+
+    async def shrink_to(self, config: Config) -> None:
+        """Only what this configuration wants is left."""
+        self._before = Plan.empty()
+        await self._apply(config)
+
+    async def release(self, places: Iterable[Place], config: Config) -> None:
+        """Takes addresses out of their sets, and forgets the flows that were tunneled for them."""
+        gone = list(places)
+        if not gone:
+            return
+        text = delete_text(gone)
+        await self._run(lambda kernel: kernel.delete(text))
+        addresses = [address for _, address in gone]
+        for tunnel in config.tunnels:
+            mark, mask = tunnel.mark, config.routing.fwmask
+            await self._run(lambda kernel, m=mark, b=mask: kernel.forget_flows(addresses, m, b))  # type: ignore[misc]
+
+    async def take_down(self, links: frozenset[str]) -> None:
+        """These links away (or back, when the set is empty); everything else stays closed."""
+        self.down = links
+        self._aimed = {}
+        if self.config is not None:
+            await self.shrink_to(self.config)
+
+    async def teardown(self) -> None:
+        """Nothing of ours is left."""
+        config, self.config = self.config, None
+        async with self._lock:
+            observed = await self._run(lambda kernel: kernel.observe(config))
+            diff = compare(Plan.empty(), observed.plan)
+            await self._run(lambda kernel: kernel.shrink(diff))
+            self.plan = Plan.empty()
+
+    async def states(self) -> dict[str, list[PeerState]]:
+        """How the peers are doing, by link."""
+        found: dict[str, list[PeerState]] = {}
+        for tunnel in self.config.tunnels if self.config else ():
+            try:
+                found[tunnel.link] = await self._run(lambda kernel, link=tunnel.link: kernel.states(link))  # type: ignore[misc]
+            except KernelError:
+                found[tunnel.link] = []
+        return found
+
+    async def difference(self) -> tuple[Observed, Diff]:
+        """What the kernel holds, and what it lacks of the plan."""
+        config = self.config
+        observed = await self._run(lambda kernel: kernel.observe(config))
+        return observed, compare(self.plan, observed.plan)
+
+    async def aim(self, peering: Peering, endpoint: Endpoint) -> None:
+        """A peer's name has been resolved to this."""
+        self.endpoints[peering] = endpoint
+        async with self._lock:
+            await self._aim()
+
+    # -- one reconciliation
+
+    async def _apply(self, config: Config) -> None:
+        """Makes the kernel hold what `config` wants, and what has to stay beside it."""
+        async with self._lock:
+            plan = await self._make_plan(config)
+            try:
+                await self._grow_and_shrink(config, plan)
+                self.trouble = ""
+            except SplitwgError as error:
+                # Closed, it can be used: what opens it is tried again by `keep`.
+                if not await self._is_closed(config, plan):
+                    raise
+                if str(error) != self.trouble:
+                    log.warning("the tunnel stays closed: %s", error)
+                self.trouble = str(error)
+            self.plan, self.config = plan, config
+            await self._aim()
+
+    async def _make_plan(self, config: Config) -> Plan:
+        facts = await self._run(lambda kernel: kernel.facts(config, self.down))
+        return self._before | Plan.of(
+            self._resolved(obj) if isinstance(obj, Device) else obj
+            for obj in make_plan(config, facts).objects.values()
+        )
+
+    async def _grow_and_shrink(self, config: Config, plan: Plan) -> None:
+        for _ in range(ROUNDS):
+            observed = await self._run(lambda kernel: kernel.observe(config))
+            diff = compare(plan, observed.plan)
+            if not diff:
+                return
+            log.debug("changes:\n%s", diff)
+            elements = self.ledger.elements(self.loop.time())
+            await self._run(lambda kernel, d=diff, e=elements: kernel.grow(d, e))  # type: ignore[misc]
+            await self._run(lambda kernel, d=diff: kernel.shrink(d))  # type: ignore[misc]
+        observed = await self._run(lambda kernel: kernel.observe(config))
+        if diff := compare(plan, observed.plan):
+            raise KernelError(f"the kernel does not keep what it was told:\n{diff}")
+
+    async def _is_closed(self, config: Config, plan: Plan) -> bool:
+        observed = await self._run(lambda kernel: kernel.observe(config))
+        closing = make_plan(config, Facts(down=frozenset(tunnel.link for tunnel in config.tunnels)))
+        return all(observed.plan.objects.get(key) == plan.objects[key] for key in closing.objects)
+
+    def _resolved(self, device: Device) -> Object:
+        peers = frozenset(
+            replace(peer, endpoint=self._target(device.link, peer.public_key, peer.endpoint)) for peer in device.peers
+        )
+        return replace(device, peers=peers)
+
+    def _target(self, link: str, public_key: bytes, endpoint: Endpoint | None) -> Endpoint | None:
+        if endpoint is None or is_literal(endpoint):
+            return endpoint
+        return self.endpoints.get((link, public_key))
+
+    async def _aim(self) -> None:
+        """Points peers at endpoints that are new; one that roamed by itself is left where it is."""
+        assert self.config is not None
+        for tunnel in self.config.tunnels:
+            if ("device", tunnel.link) not in self.plan.objects:
+                continue
+            for peer in tunnel.wireguard.peers:
+                peering = (tunnel.link, peer.public_key)
+                target = self._target(*peering, peer.endpoint)
+                if target is None or self._aimed.get(peering) == target:
+                    continue
+                try:
+                    await self._run(lambda kernel, p=peering, t=target: kernel.aim(*p, t))  # type: ignore[misc]
+                    self._aimed[peering] = target
+                except KernelError as error:
+                    log.warning("%s", error)
+
+    # -- repair
+
+    def listen(self) -> None:
+        """From now on netlink events wake `keep`."""
+        self._events = Events()
+        for sock in self._events.sockets:
+            self.loop.add_reader(sock.fileno(), self._hear, sock)
+
+    def _hear(self, sock: socket.socket) -> None:
+        if self._events is not None and self._events.drain(sock):
+            self._stirred.set()
+
+    async def keep(self) -> None:
+        """Repairs for ever."""
+        wait = FIRST_WAIT
+        while True:
+            await self._wait_for_a_stir(wait if self.trouble else None)
+            try:
+                changed = await self._repair()
+            except SplitwgError as error:
+                log.error("repair failed: %s", error)
+                self.trouble, changed = str(error), True
+            if changed or self.trouble:
+                await asyncio.sleep(wait - FIRST_WAIT)
+                wait = min(wait * 2, LONGEST_WAIT)
+            else:
+                wait = FIRST_WAIT
+
+    async def _wait_for_a_stir(self, at_most: float | None) -> None:
+        try:
+            async with asyncio.timeout(at_most):
+                await self._stirred.wait()
+        except TimeoutError:
+            pass
+        await asyncio.sleep(SETTLE)
+        self._stirred.clear()
+
+    async def _repair(self) -> bool:
+        """Whether anything had to be put right."""
+        config = self.config
+        if config is None:
+            return False
+        async with self._lock:
+            observed = await self._run(lambda kernel: kernel.observe(config))
+            lost = compare(await self._make_plan(config), observed.plan)
+        if not lost:
+            self.trouble = ""
+            return False
+        if not self.trouble:
+            log.warning("putting right what something else changed:\n%s", lost)
+        self._aimed = {}
+        await self._apply(config)
+        self.repairs += 1
+        return True
+
+    async def close(self) -> None:
+        """Lets go of the hands; the kernel stays as it is."""
+        if self._events is not None:
+            for sock in self._events.sockets:
+                self.loop.remove_reader(sock.fileno())
+            self._events.close()
+        if self._kernel is not None:
+            await self._run(lambda kernel: kernel.close())
+        self._worker.shutdown()
+
+
+def is_literal(endpoint: Endpoint) -> bool:
+    """Whether the endpoint's host is an address already."""
+    try:
+        ip_address(endpoint.host)
+    except ValueError:
+        return False
+    return True

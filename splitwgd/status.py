@@ -1,0 +1,85 @@
+"""What `splitwg status` says: one value made of what is wanted, what the kernel holds and how the peers do.
+
+Words and numbers only; the same value is printed for people and as JSON.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from splitwgd.config import Config
+from splitwgd.diff import Diff
+from splitwgd.kernel import Observed
+from splitwgd.objects import PeerState
+from splitwgd.plan import Plan
+
+# A peer that carries traffic renews its session every 120 s and gives it up after 180 s (WireGuard paper, §6.1).
+SESSION = 180
+
+
+def make_status(
+    config: Config,
+    plan: Plan,
+    observed: Observed,
+    lacking: Diff,
+    states: Mapping[str, list[PeerState]],
+    down: frozenset[str],
+    now: float,
+) -> dict[str, Any]:
+    """now: seconds since the epoch. `state` is on, closed or down."""
+    sets = Counter(element.set for element in observed.elements)
+    tunnels = []
+    for tunnel in config.tunnels:
+        peers = [_peer(state, now) for state in states.get(tunnel.link, [])]
+        ages = [peer["handshake_age"] for peer in peers if peer["handshake_age"] is not None]
+        tunnels.append(
+            {
+                "link": tunnel.link,
+                "wanted": "down" if tunnel.link in down else "up",
+                "domains": len(tunnel.patterns),
+                "networks": len(tunnel.networks),
+                "servers": [str(server) for server in tunnel.servers],
+                "peers": peers,
+                "handshake_age": min(ages, default=None),
+            }
+        )
+    return {
+        "state": _state(tunnels, bool(lacking)),
+        "config": config.path,
+        "tunnels": tunnels,
+        "addresses": dict(sorted(sets.items())),
+        "wanted": [str(obj) for obj in plan.objects.values()],
+        "held": [str(obj) for obj in observed.plan.objects.values()],
+        "differs": [str(change) for change in (*lacking.grow, *lacking.shrink)],
+    }
+
+
+def _state(tunnels: list[dict[str, Any]], lacking: bool) -> str:
+    if all(tunnel["wanted"] == "down" for tunnel in tunnels):
+        return "down"
+    alive = all(t["handshake_age"] is not None and t["handshake_age"] < SESSION for t in tunnels)
+    return "on" if alive and not lacking else "closed"
+
+
+def _peer(state: PeerState, now: float) -> dict[str, Any]:
+    return {
+        "public_key": b64encode(state.public_key).decode(),
+        "endpoint": str(state.endpoint) if state.endpoint else None,
+        "handshake_age": max(round(now - state.handshake), 0) if state.handshake else None,
+        "received": state.received,
+        "sent": state.sent,
+    }
+
+
+def status_line(status: Mapping[str, Any]) -> str:
+    """One line for `systemctl status`."""
+    parts = []
+    for tunnel in status["tunnels"]:
+        age = tunnel["handshake_age"]
+        shake = "no handshake yet" if age is None else f"handshake {age} s ago"
+        parts.append(f"{tunnel['domains']} domains through {tunnel['link']} ({tunnel['wanted']}, {shake})")
+    addresses = sum(status["addresses"].values())
+    return f"{status['state']}: {'; '.join(parts)}; {addresses} addresses"

@@ -1,0 +1,97 @@
+"""Reads the configuration's files, and edits the list of domains in place, with its comments kept."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+from pathlib import Path
+
+import tomlkit
+from tomlkit.items import Array, Table
+
+from splitwgd.errors import ConfigError, Problem
+from splitwgd.names import Pattern, parse_pattern
+
+
+class Disk:
+    """The real files (`config.Files`)."""
+
+    def read(self, path: str) -> bytes:
+        return Path(path).read_bytes()
+
+    def glob(self, pattern: str) -> list[str]:
+        return sorted(glob.glob(pattern))
+
+
+def add_domain(path: str, pattern: Pattern) -> bool:
+    """Writes the pattern into tunneled.domains; False when it stood there already."""
+    document, domains = _open(path)
+    if any(_is(entry, pattern) for entry in domains):
+        return False
+    domains.add_line(str(pattern), indent=_indent(domains)) if _by_lines(domains) else domains.append(str(pattern))
+    _write(path, tomlkit.dumps(document))
+    return True
+
+
+def remove_domain(path: str, pattern: Pattern) -> bool:
+    """Takes the pattern out of tunneled.domains; False when it was not there."""
+    document, domains = _open(path)
+    places = [place for place, entry in enumerate(domains) if _is(entry, pattern)]
+    for place in reversed(places):
+        del domains[place]
+    if places:
+        _write(path, tomlkit.dumps(document))
+    return bool(places)
+
+
+def _open(path: str) -> tuple[tomlkit.TOMLDocument, Array]:
+    try:
+        document = tomlkit.parse(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError([Problem(path, f"cannot be read ({error.strerror})", "check owner and mode")]) from error
+    except ValueError as error:
+        raise ConfigError([Problem(path, f"is not TOML: {error}", "mend that line")]) from error
+    section = document.setdefault("tunneled", tomlkit.table())
+    if isinstance(section, Table):
+        domains = section.setdefault("domains", tomlkit.array())
+        if isinstance(domains, Array):
+            return document, domains
+    raise ConfigError([Problem(f"{path}: tunneled.domains", "is no list", 'write domains = ["example.com"]')])
+
+
+def _is(entry: object, pattern: Pattern) -> bool:
+    try:
+        return parse_pattern(str(entry)) == pattern
+    except ValueError:
+        return False
+
+
+def _by_lines(domains: Array) -> bool:
+    return "\n" in domains.as_string()
+
+
+def _indent(domains: Array) -> str:
+    """The white space before the first entry that has a line of its own."""
+    for line in domains.as_string().splitlines()[1:]:
+        if line.strip().startswith(('"', "'")):
+            return line[: len(line) - len(line.lstrip())]
+    return "    "
+
+
+def _write(path: str, text: str) -> None:
+    """Replaces the file (the target, if it is a symlink) whole: a reader sees the old one or the new one."""
+    target = Path(os.path.realpath(path))
+    mode = target.stat()
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), mode.st_mode & 0o7777)
+            os.fchown(file.fileno(), mode.st_uid, mode.st_gid)
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
