@@ -91,7 +91,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     """The state that this configuration wants on this machine."""
     direct = config.routing.direct
     foreign = sorted({mark for mark in facts.adopted.values() if mark not in (0, direct)})
-    objects: list[Object] = [make_table(config, foreign)]
+    objects: list[Object] = [make_table(config, foreign, facts.down)]
     for tunnel in config.tunnels:
         objects += _closed(config, tunnel)
         if tunnel.link not in facts.down:

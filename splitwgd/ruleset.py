@@ -28,11 +28,12 @@ def domain_set(prefix: str, family: int) -> str:
     return f"{prefix}_domains{family}"
 
 
-def make_table(config: Config, foreign_marks: Iterable[int] = ()) -> Table:
-    """The wanted table. foreign_marks: what adopted links put on their outer packets."""
+def make_table(config: Config, foreign_marks: Iterable[int] = (), down: frozenset[str] = frozenset()) -> Table:
+    """The wanted table. foreign_marks: what adopted links put on their outer packets. down: links without
+    which we are on purpose; what is meant for them is refused at once, since a blackhole lets TCP hang."""
     bits = _Bits(config.routing.fwmask, config.routing.direct)
     chains = (
-        Chain("output", "route", "output", MANGLE, _output(config, bits, foreign_marks)),
+        Chain("output", "route", "output", MANGLE, _output(config, bits, foreign_marks, down)),
         Chain("prerouting", "filter", "prerouting", MANGLE, _prerouting(config, bits)),
         Chain("output_nat", "nat", "output", DSTNAT_OUTPUT, _output_nat(config, bits)),
         Chain("refuse", "filter", "output", FILTER, _refuse(config, bits)),
@@ -76,22 +77,30 @@ def _sets(config: Config) -> Iterable[Set]:
             yield Set(f"{tunnel.sets}_networks{family}", kind, frozenset({"interval"}), members=frozenset(members))
 
 
-def _to_tunnel(tunnel: Tunnel, bits: _Bits) -> Iterable[FilterRule]:
-    for kind, why in (("domains", "an address that a tunneled name resolved to"), ("networks", "a tunneled network")):
+def _members(tunnel: Tunnel) -> Iterable[str]:
+    """A match for each of the tunnel's sets."""
+    for kind in ("domains", "networks"):
         for family, protocol in _FAMILY.items():
-            match = f"{protocol} daddr @{tunnel.sets}_{kind}{family}"
-            yield _rule(f"{match} {bits.put_both(tunnel.mark)} counter", why)
+            yield f"{protocol} daddr @{tunnel.sets}_{kind}{family}"
 
 
-def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int]) -> tuple[FilterRule, ...]:
+def _to_tunnel(tunnel: Tunnel, bits: _Bits) -> Iterable[FilterRule]:
+    for match in _members(tunnel):
+        yield _rule(f"{match} {bits.put_both(tunnel.mark)} counter", "into the tunnel")
+
+
+def _output(
+    config: Config, bits: _Bits, foreign_marks: Iterable[int], down: frozenset[str]
+) -> tuple[FilterRule, ...]:
     rules = [_rule(f"{bits.has(bits.direct)} return", "ours, direct: default questions, WireGuard's own packets")]
     rules += [_rule(f"meta mark {mark:#x} return", "outer packets of an adopted link") for mark in foreign_marks]
     rules += [_rule(f"{bits.has(t.mark)} return", "ours, tunneled questions") for t in config.tunnels]
     rules.append(_rule('oifname "lo" return', "to this machine itself"))
-    rules += [
-        _rule(f"{bits.has(t.mark, 'ct')} {bits.put(t.mark)} return", "a tunneled flow stays in the tunnel")
-        for t in config.tunnels
-    ]
+    for tunnel in config.tunnels:
+        known = bits.has(tunnel.mark, "ct")
+        if tunnel.link in down:
+            rules += _refused(known)
+        rules.append(_rule(f"{known} {bits.put(tunnel.mark)} return", "a tunneled flow stays in the tunnel"))
     rules.append(_rule("ct direction reply return", "an answer to somebody who came in from outside"))
     if config.redirect:
         rules += [
@@ -101,8 +110,17 @@ def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int]) -> tuple[
     # Not only `ct state new`: a packet that conntrack calls invalid, or that belongs to a flow from before
     # its address was learned, would leave in clear.
     for tunnel in config.tunnels:
+        if tunnel.link in down:
+            for match in _members(tunnel):
+                rules += _refused(match)
         rules += _to_tunnel(tunnel, bits)
     return tuple(rules)
+
+
+def _refused(match: str) -> Iterable[FilterRule]:
+    """Before any mark: the refusal itself goes over lo, which returned above."""
+    yield _rule(f"{match} meta l4proto tcp counter reject with tcp reset", "the tunnel is down")
+    yield _rule(f"{match} counter reject with icmpx admin-prohibited", "the tunnel is down")
 
 
 def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:

@@ -56,10 +56,11 @@ def run(kernel: Kernel, command: list[str], timeout: float) -> int:
                 trouble = f"the command did not end within {timeout:g} s; the guest's kernel said:"
             finally:
                 qemu.kill()
+                qemu.wait()
         reported = status.read_text() if status.exists() else ""
         if reported.startswith(STATUS_PREFIX) and reported.endswith("\n"):
             return int(reported.removeprefix(STATUS_PREFIX))
-        # Little else than a panic is ever said, as only errors are; the limit is for a kernel that repeats one.
+        # The kernel says only errors, so this is mostly the panic; the limit is for one it repeats.
         last_words = console.read_text(errors="replace").splitlines()[-100:] if console.exists() else []
         print(f"splitwg-vm: {trouble}", *last_words, sep="\n  ", file=sys.stderr)
         return NO_STATUS
