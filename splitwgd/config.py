@@ -7,28 +7,18 @@ from __future__ import annotations
 
 import os.path
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import Any, Protocol
+from typing import Any
 
 from splitwgd.errors import ConfigError, Problem
 from splitwgd.names import Name, NameProblem, Pattern, parse_name, parse_pattern
 from splitwgd.objects import Ip, Network
+from splitwgd.settings import Files, Settings
 from splitwgd.wgconf import WgConfig, parse_wgconf
 
 DEFAULT_PATH = "/etc/splitwg/domains.toml"
 LISTED_AT_MOST = 20  # problems told of one list file; the rest are counted
-
-
-class Files(Protocol):
-    """How the configuration reaches the files that it names (`store` is the real one)."""
-
-    def read(self, path: str) -> bytes:
-        """The file's bytes. Raises OSError."""
-
-    def glob(self, pattern: str) -> list[str]:
-        """The paths that match, sorted."""
 
 
 @dataclass(frozen=True, order=True)
@@ -109,8 +99,8 @@ def load_config(path: str, files: Files) -> Config:
         raise ConfigError([Problem(path, f"is not TOML: {error}", "mend that line")]) from error
     reader = _Reader(path, document, files)
     config = reader.config()
-    if config is None or reader.problems:
-        raise ConfigError(reader.problems)
+    if config is None or reader.settings.problems:
+        raise ConfigError(reader.settings.problems)
     return config
 
 
@@ -128,29 +118,33 @@ _KEYS = {
 
 
 class _Reader:
-    """Walks the document once; a bad value becomes a problem and its default, and the walk goes on."""
+    """Walks the document once, section by section."""
 
     def __init__(self, path: str, document: dict[str, Any], files: Files) -> None:
         self.path = path
-        self.document = document
-        self.files = files
+        self.settings = Settings(path, document, files)
         self.used = [path]
-        self.problems: list[Problem] = []
         self.notes: list[str] = []
 
     def config(self) -> Config | None:
-        self._unknown_keys("", self.document)
-        listen = self._many("dns.listen", "an address of this machine", _address) or _parse_all(_LOOPBACKS)
-        servers = self._servers("dns.tunneled", listen, self._required("dns.tunneled"))
-        default = self._servers("dns.default", listen, self._required("dns.default"))
+        self.settings.unknown_keys(_KEYS)
+        listen = self.settings.many("dns.listen", "an address of this machine", _address) or _parse_all(_LOOPBACKS)
+        servers = self._servers(
+            "dns.tunneled",
+            listen,
+            self.settings.required("dns.tunneled", 'name the server behind the tunnel, as in ["10.1.0.1"]'),
+        )
+        default = self._servers(
+            "dns.default", listen, self.settings.required("dns.default", 'name a server, as in ["9.9.9.9"]')
+        )
         forward = self._forward(listen)
         patterns = self._patterns({name for name, _ in forward})
-        networks = tuple(self._many("tunneled.networks", "a network such as 198.51.100.0/24", _network))
+        networks = tuple(self.settings.many("tunneled.networks", "a network such as 198.51.100.0/24", _network))
         routing = self._routing()
-        redirect = self._plain("dns.redirect", True, bool, "true or false")
+        redirect = self.settings.plain("dns.redirect", True, bool, "true or false")
         for loopback in _parse_all(_REDIRECTED_TO):
             if redirect and loopback not in listen:
-                self._problem("dns.listen", f"lacks {loopback}", "add it, or set dns.redirect = false")
+                self.settings.problem("dns.listen", f"lacks {loopback}", "add it, or set dns.redirect = false")
         wireguard = self._wireguard()
         if wireguard is None:
             return None
@@ -161,9 +155,9 @@ class _Reader:
             default=default,
             forward=forward,
             listen=tuple(listen),
-            cache_size=self._number("dns.cache_size", 10_000, 0, 10_000_000),
+            cache_size=self.settings.number("dns.cache_size", 10_000, 0, 10_000_000),
             redirect=redirect,
-            bypass=tuple(self._many("dns.bypass", "a server's address", _address)),
+            bypass=tuple(self.settings.many("dns.bypass", "a server's address", _address)),
             routing=routing,
             tunnels=(tunnel,),
             files=tuple(self.used),
@@ -173,45 +167,50 @@ class _Reader:
     # -- sections
 
     def _servers(self, key: str, listen: list[Ip], values: Any) -> tuple[Server, ...]:
-        servers = tuple(self._each(key, values, "a server's address such as 9.9.9.9", _server))
+        servers = tuple(self.settings.each(key, values, "a server's address such as 9.9.9.9", _server))
         for server in servers:
             if server.port == 53 and server.address in listen:
-                self._problem(key, f"{server} is splitwgd itself", "name a server that it can ask")
+                self.settings.problem(key, f"{server} is splitwgd itself", "name a server that it can ask")
         return servers
 
     def _forward(self, listen: list[Ip]) -> tuple[tuple[Name, tuple[Server, ...]], ...]:
-        zones = self._plain("dns.forward", {}, dict, "a table of zones and their servers")
+        zones = self.settings.plain("dns.forward", {}, dict, "a table of zones and their servers")
         forward = []
         for text, values in zones.items():
             key = f"dns.forward.{text!r}"
-            name = self._parsed(key, text, "a zone", parse_name)
+            name = self.settings.parsed(key, text, "a zone", parse_name)
             servers = self._servers(key, listen, values)
             if name is not None and servers:
                 forward.append((name, servers))
         return tuple(forward)
 
     def _patterns(self, zones: set[Name]) -> tuple[Pattern, ...]:
-        patterns = self._many("tunneled.domains", "a domain such as example.com", parse_pattern)
-        for entry in self._many("tunneled.lists", "a path", str):
+        patterns = self.settings.many("tunneled.domains", "a domain such as example.com", parse_pattern)
+        for entry in self.settings.many("tunneled.lists", "a path", str):
             patterns.extend(self._lists(entry))
         seen: dict[tuple[Name, Any], Pattern] = {}
         for pattern in patterns:
             earlier = seen.setdefault((pattern.name, pattern.scope), pattern)
             if earlier.exception != pattern.exception:
-                self._problem("tunneled", f"{earlier} and {pattern} contradict each other", "remove one of them")
+                self.settings.problem(
+                    "tunneled", f"{earlier} and {pattern} contradict each other", "remove one of them"
+                )
             if pattern.name in zones and not pattern.exception:
-                self._problem("tunneled", f"{pattern} is a zone of dns.forward too", "remove it from one of the two")
+                self.settings.problem(
+                    "tunneled", f"{pattern} is a zone of dns.forward too", "remove it from one of the two"
+                )
         return tuple(seen.values())
 
     def _lists(self, entry: str) -> list[Pattern]:
         pattern = os.path.join(os.path.dirname(self.path), entry)
-        paths = self.files.glob(pattern) if any(mark in entry for mark in "*?[") else [pattern]
+        self.used.append(pattern)  # of a glob, for the directory in which a new file may appear
+        paths = self.settings.files.glob(pattern) if any(mark in entry for mark in "*?[") else [pattern]
         if not paths:
             self.notes.append(f"{self.path}: tunneled.lists: {entry!r} matches no file")
         patterns: list[Pattern] = []
         for path in paths:
             self.used.append(path)
-            text = self._text(path, f"tunneled.lists: {entry!r}", "correct the path or remove it")
+            text = self.settings.text(path, f"tunneled.lists: {entry!r}", "correct the path or remove it")
             patterns.extend(self._list(path, text or ""))
         return patterns
 
@@ -226,121 +225,51 @@ class _Reader:
             except NameProblem as problem:
                 bad += 1
                 if bad <= LISTED_AT_MOST:
-                    self.problems.append(Problem(f"{path}:{number}", f"{entry!r}: {problem.what}", problem.remedy))
+                    self.settings.problems.append(
+                        Problem(f"{path}:{number}", f"{entry!r}: {problem.what}", problem.remedy)
+                    )
         if bad > LISTED_AT_MOST:
-            self.problems.append(Problem(path, f"{bad - LISTED_AT_MOST} more lines like these", "mend them too"))
+            self.settings.problems.append(
+                Problem(path, f"{bad - LISTED_AT_MOST} more lines like these", "mend them too")
+            )
         return patterns
 
     def _routing(self) -> Routing:
         usual = Routing()
-        mark = self._number("routing.fwmark", usual.fwmark, 1, 0xFFFFFFFF)
-        mask = self._number("routing.fwmask", usual.fwmask, 1, 0xFFFFFFFF)
+        mark = self.settings.number("routing.fwmark", usual.fwmark, 1, 0xFFFFFFFF)
+        mask = self.settings.number("routing.fwmask", usual.fwmask, 1, 0xFFFFFFFF)
         if mark & ~mask:
-            self._problem("routing.fwmark", f"{mark:#x} has bits outside fwmask {mask:#x}", "widen the mask")
+            self.settings.problem("routing.fwmark", f"{mark:#x} has bits outside fwmask {mask:#x}", "widen the mask")
         elif mark == mask:
-            self._problem("routing.fwmask", f"{mask:#x} leaves no bit for splitwgd's own packets", "widen the mask")
-        table = self._number("routing.table", usual.table, 1, 0xFFFFFFFF)
+            self.settings.problem(
+                "routing.fwmask", f"{mask:#x} leaves no bit for splitwgd's own packets", "widen the mask"
+            )
+        table = self.settings.number("routing.table", usual.table, 1, 0xFFFFFFFF)
         if table in _RESERVED_TABLES:
-            self._problem("routing.table", f"{table} belongs to the kernel", "take a number below 253")
-        on_stop = self._plain("routing.on_stop", usual.on_stop, str, '"closed" or "open"')
+            self.settings.problem("routing.table", f"{table} belongs to the kernel", "take a number below 253")
+        on_stop = self.settings.plain("routing.on_stop", usual.on_stop, str, '"closed" or "open"')
         if on_stop not in ("closed", "open"):
-            self._problem("routing.on_stop", f"= {on_stop!r}", 'write "closed" or "open"')
-        priority = self._number("routing.priority", usual.priority, 1, 32765)
-        life = self._number("routing.min_lifetime", usual.min_lifetime, 60, 30 * 86400)
+            self.settings.problem("routing.on_stop", f"= {on_stop!r}", 'write "closed" or "open"')
+        priority = self.settings.number("routing.priority", usual.priority, 1, 32765)
+        life = self.settings.number("routing.min_lifetime", usual.min_lifetime, 60, 30 * 86400)
         return Routing(mark, mask, table, priority, life, on_stop)
 
     def _wireguard(self) -> WgConfig | None:
-        entry = self._plain("wireguard.config", "/etc/wireguard/wg0.conf", str, "the path of a wg-quick file")
+        entry = self.settings.plain("wireguard.config", "/etc/wireguard/wg0.conf", str, "the path of a wg-quick file")
         path = os.path.join(os.path.dirname(self.path), entry)
         self.used.append(path)
         link = os.path.basename(path).removesuffix(".conf")
         # dev_valid_name() in net/core/dev.c: under IFNAMSIZ, no slash, no colon, no white space.
         if not 0 < len(link) < 16 or link in (".", "..") or any(mark in ':"' or mark.isspace() for mark in link):
-            self._problem("wireguard.config", f"{link!r} cannot name a link", "rename the file, as in wg0.conf")
-        text = self._text(path, "wireguard.config", "put the file of your provider there, or set wireguard.config")
+            self.settings.problem("wireguard.config", f"{link!r} cannot name a link", "rename the file, as in wg0.conf")
+        text = self.settings.text(
+            path, "wireguard.config", "put the file of your provider there, or set wireguard.config"
+        )
         if text is None:
             return None
         wireguard, problems = parse_wgconf(text, path)
-        self.problems.extend(problems)
+        self.settings.problems.extend(problems)
         return wireguard
-
-    # -- values
-
-    def _get(self, key: str) -> Any:
-        section, _, name = key.partition(".")
-        found = self.document.get(section)
-        return found.get(name) if isinstance(found, dict) else None
-
-    def _required(self, key: str) -> Any:
-        value = self._get(key)
-        if value is None or value == []:
-            self._problem(key, "is missing" if value is None else "is empty", 'name a server, as in ["9.9.9.9"]')
-            return []
-        return value
-
-    def _plain(self, key: str, usual: Any, kind: type, wanted: str) -> Any:
-        value = self._get(key)
-        if value is None:
-            return usual
-        if not isinstance(value, kind):
-            self._problem(key, f"= {value!r}", f"write {wanted}")
-            return usual
-        return value
-
-    def _number(self, key: str, usual: int, low: int, high: int) -> int:
-        value = self._get(key)
-        if value is None:
-            return usual
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self._problem(key, f"= {value!r}", f"write a number from {low} to {high}")
-            return usual
-        return value
-
-    def _many(self, key: str, wanted: str, parse: Callable[[str], Any]) -> list[Any]:
-        value = self._get(key)
-        return self._each(key, [] if value is None else value, wanted, parse)
-
-    def _each(self, key: str, values: Any, wanted: str, parse: Callable[[str], Any]) -> list[Any]:
-        if not isinstance(values, list):
-            self._problem(key, f"= {values!r} is no list", f'write a list, as in ["{wanted}"]')
-            return []
-        parsed = (self._parsed(f"{key}[{place}]", value, wanted, parse) for place, value in enumerate(values))
-        return [value for value in parsed if value is not None]
-
-    def _parsed(self, key: str, value: Any, wanted: str, parse: Callable[[str], Any]) -> Any:
-        if not isinstance(value, str):
-            self._problem(key, f"= {value!r} is no text", f"write {wanted}, in quotation marks")
-            return None
-        try:
-            return parse(value)
-        except NameProblem as problem:
-            self._problem(key, f"= {value!r}: {problem.what}", problem.remedy)
-        except ValueError as error:
-            self._problem(key, f"= {value!r}: {error}", f"write {wanted}")
-        return None
-
-    def _text(self, path: str, key: str, remedy: str) -> str | None:
-        try:
-            return self.files.read(path).decode()
-        except OSError as error:
-            self._problem(key, f"{path} cannot be read ({error.strerror})", remedy)
-        except UnicodeDecodeError as error:
-            self._problem(key, f"{path} is not UTF-8 (byte {error.start})", "save it as UTF-8")
-        return None
-
-    def _unknown_keys(self, section: str, found: dict[str, Any]) -> None:
-        for key, value in found.items():
-            path = f"{section}.{key}" if section else key
-            if key not in _KEYS[section]:
-                known = ", ".join(_KEYS[section])
-                self._problem(path, "unknown key", f"the keys {f'of [{section}]' if section else 'here'} are {known}")
-            elif not section and not isinstance(value, dict):
-                self._problem(path, f"= {value!r} is no table", f"write [{key}] and the keys below it")
-            elif not section:
-                self._unknown_keys(key, value)
-
-    def _problem(self, key: str, what: str, remedy: str) -> None:
-        self.problems.append(Problem(f"{self.path}: {key}", what, remedy))
 
 
 def _parse_all(texts: tuple[str, ...]) -> list[Ip]:

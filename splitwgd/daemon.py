@@ -51,9 +51,7 @@ class Daemon:
         self.ledger = Ledger(config.routing.min_lifetime, SLACK)
         self.reconciler = Reconciler(loop, self.ledger)
         self.listener = Listener(loop)
-        self.forwarder = Forwarder(
-            loop, Zones(config), self.ledger, Cache(config.cache_size), Upstreams(loop), Nft()
-        )
+        self.forwarder = Forwarder(loop, Zones(config), self.ledger, Cache(config.cache_size), Upstreams(loop), Nft())
         self.endpoints = Endpoints(self.forwarder, self.reconciler)
         self.control = Control(self._command)
         self.watcher = Watcher(loop, lambda: self._begin_reload(forced=False))

@@ -57,9 +57,7 @@ APPLY_ORDER = (
 
 def compare(wanted: Plan, found: Plan) -> Diff:
     """The changes that lead from `found` to `wanted`."""
-    grow = [
-        Put(obj, found.objects.get(key)) for key, obj in wanted.objects.items() if found.objects.get(key) != obj
-    ]
+    grow = [Put(obj, found.objects.get(key)) for key, obj in wanted.objects.items() if found.objects.get(key) != obj]
     shrink = [Remove(obj) for key, obj in found.objects.items() if key not in wanted.objects]
     grow.sort(key=lambda put: _rank(put.wanted))
     shrink.sort(key=lambda remove: _rank(remove.found), reverse=True)

@@ -162,8 +162,7 @@ class Reconciler:
     async def _make_plan(self, config: Config) -> Plan:
         facts = await self._run(lambda kernel: kernel.facts(config, self.down))
         return self._before | Plan.of(
-            self._resolved(obj) if isinstance(obj, Device) else obj
-            for obj in make_plan(config, facts).objects.values()
+            self._resolved(obj) if isinstance(obj, Device) else obj for obj in make_plan(config, facts).objects.values()
         )
 
     async def _grow_and_shrink(self, config: Config, plan: Plan) -> None:

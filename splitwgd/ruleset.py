@@ -89,9 +89,7 @@ def _to_tunnel(tunnel: Tunnel, bits: _Bits) -> Iterable[FilterRule]:
         yield _rule(f"{match} {bits.put_both(tunnel.mark)} counter", "into the tunnel")
 
 
-def _output(
-    config: Config, bits: _Bits, foreign_marks: Iterable[int], down: frozenset[str]
-) -> tuple[FilterRule, ...]:
+def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: frozenset[str]) -> tuple[FilterRule, ...]:
     rules = [_rule(f"{bits.has(bits.direct)} return", "ours, direct: default questions, WireGuard's own packets")]
     rules += [_rule(f"meta mark {mark:#x} return", "outer packets of an adopted link") for mark in foreign_marks]
     rules += [_rule(f"{bits.has(t.mark)} return", "ours, tunneled questions") for t in config.tunnels]
@@ -286,8 +284,7 @@ def _element_lines(elements: Sequence[Element], renew: bool) -> list[str]:
     for set_, members in by_set.items():
         head = f"inet {TABLE} {set_}"
         full = ", ".join(
-            f'{e.address} timeout {int(e.seconds)}s expires {int(e.seconds)}s comment "{e.name[:100]}"'
-            for e in members
+            f'{e.address} timeout {int(e.seconds)}s expires {int(e.seconds)}s comment "{e.name[:100]}"' for e in members
         )
         lines.append(f"add element {head} {{ {full} }}")
         if renew:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from .hosts import NotEnclosed, require_enclosure
+from .machine import Machine
 from .world import Lab
 from .world import lab as standing_lab
 
@@ -20,3 +21,13 @@ def lab() -> Iterator[Lab]:
         pytest.skip(str(error))
     with standing_lab() as built:
         yield built
+
+
+@pytest.fixture
+def machine(lab: Lab) -> Iterator[Machine]:
+    """The client with splitwgd's files in place and the daemon not started; clean afterwards."""
+    built = Machine(lab)
+    try:
+        yield built
+    finally:
+        built.clean()

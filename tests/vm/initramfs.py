@@ -20,7 +20,7 @@ _MODULES = (
     "virtio_pci", "9pnet_virtio", "9p", "overlay",
     # The rest would load by itself when first used, except tun (without udev /dev/net/tun exists only once it
     # is loaded), but under emulation every one of them halts `nft -f` for a second: 25 s for a whole ruleset.
-    "tun", "veth", "dummy", "wireguard", "nf_conntrack_netlink", "nft_chain_nat", "nft_ct", "nft_fib_inet",
+    "tun", "veth", "wireguard", "nf_conntrack_netlink", "nft_chain_nat", "nft_ct", "nft_fib_inet",
     "nft_hash", "nft_limit", "nft_log", "nft_masq", "nft_nat", "nft_numgen", "nft_quota", "nft_redir",
     "nft_reject_inet", "nft_socket",
 )  # fmt: skip
@@ -52,9 +52,10 @@ ln -s /proc/self/fd/2 /dev/stderr
 mkdir /root/run/splitwg-vm
 cp /bin/busybox /start /root/run/splitwg-vm/
 for folder in dev proc sys; do mount --move /$folder /root/$folder; done
-exec switch_root /root /run/splitwg-vm/busybox sh /run/splitwg-vm/start
+exec switch_root /root /bin/sh /run/splitwg-vm/start
 """
 
+# Run by the host's shell: busybox's own would take its builtin unshare, ip and so on for the command's.
 # Setting the terminal's modes at the end waits until all output has left; powering off would cut it short.
 _START = """
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8

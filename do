@@ -1,0 +1,106 @@
+#!/bin/sh
+# The one script: what a developer or a curious person runs. Each command installs what it lacks
+# (on Debian and Ubuntu by apt; elsewhere it says what to install).
+set -eu
+cd "$(dirname "$0")"
+
+usage() {
+    cat <<'END'
+usage: sudo ./do demo [--keep]   a small internet on this machine, and the article's four tests in it
+       sudo ./do test [ARG...]   all tests (without root: only those that need none); ARGs go to pytest
+            ./do lint            ruff and mypy
+END
+}
+
+say() { printf '%s\n' "$*" >&2; }
+
+# command:package, by Debian's names
+NEEDS="nft:nftables ip:iproute2 wg:wireguard-tools wireguard-go:wireguard-go dig:bind9-dnsutils
+       curl:curl unshare:util-linux pkill:procps"
+
+install_system() {
+    missing=""
+    for need in $NEEDS; do
+        command -v "${need%%:*}" >/dev/null 2>&1 || missing="$missing ${need#*:}"
+    done
+    # ensurepip is what Debian keeps back in python3-venv.
+    python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null; then
+        say "do: please install, by your distribution's names for them:$missing"
+        exit 1
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        say "do: missing:$missing; run: sudo apt-get install$missing"
+        exit 1
+    fi
+    say "do: installing$missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086  # a list of packages
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+install_python() {
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        say "do: Python 3.11 or later is needed, and this is $(python3 --version)"
+        exit 1
+    }
+    wanted="$(python3 --version) $(cksum <pyproject.toml)"
+    [ "$(cat .venv/made-of 2>/dev/null)" = "$wanted" ] && return 0
+    say "do: installing splitwg and its libraries into .venv"
+    rm -rf .venv
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+    printf '%s' "$wanted" >.venv/made-of
+    # Made by sudo, but the owner of the checkout goes on using it.
+    [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .venv ./*.egg-info
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] && return 0
+    say "do: this needs root, because it makes network namespaces: sudo ./do $1"
+    exit 1
+}
+
+# A network, mount and process namespace of its own: nothing in it can reach the machine's network, and
+# whatever way it ends, all that it started ends with it.
+enclosed() {
+    [ -e /dev/net/tun ] || modprobe tun 2>/dev/null || {
+        say "do: there is no /dev/net/tun, which WireGuard in userspace needs: modprobe tun"
+        exit 1
+    }
+    unshare --net --mount --pid --fork --kill-child --mount-proc \
+        env SPLITWG_OUTER_NETNS="$(readlink /proc/self/ns/net)" PATH="$PWD/.venv/bin:$PATH" "$@"
+}
+
+case "${1:-}" in
+demo)
+    need_root demo
+    shift
+    install_system
+    install_python
+    enclosed .venv/bin/python -m tests.lab.demo "$@"
+    ;;
+test)
+    shift
+    if [ "$(id -u)" = 0 ]; then
+        install_system
+        install_python
+        enclosed .venv/bin/python -m pytest "$@"
+    else
+        install_python
+        say "do: without root, so the tests on the real kernel and in the lab are skipped: sudo ./do test runs all"
+        .venv/bin/python -m pytest "$@"
+    fi
+    ;;
+lint)
+    install_python
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+    ;;
+*)
+    usage
+    [ "${1:-}" = help ] || exit 2
+    ;;
+esac
