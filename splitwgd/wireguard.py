@@ -14,26 +14,29 @@ from pyroute2.netlink.exceptions import NetlinkError
 from splitwgd.errors import KernelError
 from splitwgd.objects import Device, Endpoint, Peer, PeerState
 
+_ALLOWED_AT_ONCE = 500
+
 
 class KernelWireGuard:
     """The devices of kind `wireguard`. Used by one thread."""
 
     def configure(self, device: Device, found: Device | None) -> None:
         """Makes the device so; peers that stay as they are keep their sessions."""
-        settings: dict[str, Any] = {"fwmark": device.fwmark}
+        head: dict[str, Any] = {"fwmark": device.fwmark}
         if found is None or found.private_key != device.private_key:
-            settings["private_key"] = b64encode(device.private_key).decode()
+            head["private_key"] = b64encode(device.private_key).decode()
         if device.listen_port and (found is None or found.listen_port != device.listen_port):
-            settings["listen_port"] = device.listen_port
+            head["listen_port"] = device.listen_port
         before = found.peers if found else frozenset()
         kept = {peer.public_key for peer in device.peers}
         with _socket(device.link) as wireguard:
-            wireguard.set(device.link, **settings)
+            wireguard.set(device.link, **head)
             for peer in before:
                 if peer.public_key not in kept:
                     wireguard.set(device.link, peer={"public_key": _text(peer.public_key), "remove": True})
             for peer in device.peers - before:
-                wireguard.set(device.link, peer=_peer_settings(peer))
+                for settings in _peer_settings(peer):
+                    wireguard.set(device.link, peer=settings)
 
     def mark(self, link: str, mark: int) -> None:
         """The fwmark of the outer packets; 0 for none."""
@@ -85,17 +88,21 @@ def _text(key: bytes) -> str:
     return b64encode(key).decode()
 
 
-def _peer_settings(peer: Peer) -> dict[str, Any]:
+def _peer_settings(peer: Peer) -> Iterator[dict[str, Any]]:
+    """In one message, or in more where AllowedIPs would not fit into its 64 KiB."""
+    allowed = sorted(str(network) for network in peer.allowed)
     settings: dict[str, Any] = {
         "public_key": _text(peer.public_key),
         "preshared_key": _text(peer.preshared_key or bytes(32)),
         "persistent_keepalive": peer.keepalive,
         "replace_allowed_ips": True,
-        "allowed_ips": sorted(str(network) for network in peer.allowed),
+        "allowed_ips": allowed[:_ALLOWED_AT_ONCE],
     }
     if peer.endpoint is not None:
         settings.update(_endpoint_settings(peer.endpoint))
-    return settings
+    yield settings
+    for start in range(_ALLOWED_AT_ONCE, len(allowed), _ALLOWED_AT_ONCE):
+        yield {"public_key": settings["public_key"], "allowed_ips": allowed[start : start + _ALLOWED_AT_ONCE]}
 
 
 def _endpoint_settings(endpoint: Endpoint) -> dict[str, Any]:
