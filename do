@@ -50,7 +50,7 @@ install_python() {
     say "do: installing splitwg and its libraries into .venv"
     rm -rf .venv
     python3 -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+    .venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
     printf '%s' "$wanted" >.venv/made-of
     # Made by sudo, but the owner of the checkout goes on using it.
     [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .venv ./*.egg-info
