@@ -64,6 +64,11 @@ def compare(wanted: Plan, found: Plan) -> Diff:
     return Diff(tuple(grow), tuple(shrink))
 
 
+def is_closing(obj: Object) -> bool:
+    """Whether this keeps packets in, rather than letting them into the tunnel."""
+    return _step(obj) in ("blackhole", "rule", "table")
+
+
 def _rank(obj: Object) -> int:
     return APPLY_ORDER.index(_step(obj))
 

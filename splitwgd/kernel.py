@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from splitwgd.config import Config
 from splitwgd.diff import Diff, Put, Remove
 from splitwgd.errors import KernelError
-from splitwgd.netlink import Netlink
+from splitwgd.netlink import Netlink, has_ipv6
 from splitwgd.nft import Nft
 from splitwgd.objects import (
     Device,
@@ -66,7 +66,8 @@ class Kernel:
             if self._netlink.kind(tunnel.link) is not None and not self._netlink.is_ours(tunnel.link):
                 adopted[tunnel.link] = self._wire(tunnel.link).read(tunnel.link)[0].fwmark
         mtus = [self._netlink.uplink_mtu(to, config.routing.direct) for to in _endpoints(config)]
-        return Facts(min((mtu for mtu in mtus if mtu), default=1500), adopted, down)
+        families = (4, 6) if has_ipv6() else (4,)
+        return Facts(min((mtu for mtu in mtus if mtu), default=1500), families, adopted, down)
 
     def observe(self, config: Config | None) -> Observed:
         """What is there now. Without a configuration: what a teardown has to find."""

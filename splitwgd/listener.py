@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import struct
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from typing import Protocol
 
 from splitwgd.errors import MachineError
 from splitwgd.holder import holder_of
+from splitwgd.netlink import has_ipv6
 from splitwgd.objects import Ip
 
+log = logging.getLogger("splitwgd.dns")
 DNS_PORT = 53
 _DRAIN = 64  # datagrams in one turn of the loop, so that timers and upstreams get theirs
 _UDP_MOST = 4096  # bytes of a question; a longer one is cut, and then does not parse
@@ -75,7 +78,9 @@ class Listener:
         new: dict[Ip, _Door] = {}
         try:
             for address in addresses:
-                if address not in self._doors:
+                if address.version == 6 and not has_ipv6():
+                    log.warning("not listening on %s: this machine does without IPv6", address)
+                elif address not in self._doors:
                     datagrams = _bound(address, socket.SOCK_DGRAM)
                     new[address] = _Door(datagrams, datagrams)
                     new[address].streams = _bound(address, socket.SOCK_STREAM)

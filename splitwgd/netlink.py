@@ -20,12 +20,12 @@ from splitwgd.objects import Interface, Ip, Link, LooseReversePath, Object, Rout
 
 PROTOCOL = 83  # of our rules and routes; free in iproute2's rt_protos
 ALIAS = "splitwg"
-LOOSE = 2
+_STRICT, _LOOSE = 1, 2  # rp_filter, Documentation/networking/ip-sysctl.rst
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
 _UNICAST, _BLACKHOLE = 1, 6  # rtm_type, include/uapi/linux/rtnetlink.h
 _TO_TABLE = 1  # FR_ACT_TO_TBL, include/uapi/linux/fib_rules.h
-_MAIN = 254
+_LINK_SCOPE = 253  # RT_SCOPE_LINK
 
 
 class Netlink:
@@ -44,7 +44,7 @@ class Netlink:
         found: list[Object] = [*self._rules(), *self._routes()]
         for name, index in self._ours().items():
             found.append(self._link(name, index))
-        found += [LooseReversePath(link) for link in links if _read_sysctl(link) == LOOSE]
+        found += [LooseReversePath(link) for link in links if _reverse_path(link) not in (None, _STRICT)]
         return found
 
     def kind(self, link: str) -> str | None:
@@ -78,6 +78,7 @@ class Netlink:
         addresses = frozenset(
             ip_interface(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
             for address in self._ip.get_addr(index=index)
+            if address["scope"] != _LINK_SCOPE  # the kernel makes link-local ones by itself
         )
         # One that is down has no MTU that could be right: it is put again, and comes up.
         return Link(name, link.get_attr("IFLA_MTU") if link["flags"] & 1 else 0, addresses)
@@ -159,8 +160,6 @@ class Netlink:
         if found is None:
             raise KernelError(f"{link}: there is no such link")
         index = found["index"]
-        # No link-local address: nothing speaks over this link but what we send into it.
-        _write_sysctl(6, link.name, "addr_gen_mode", 1)
         self._do(str(link), lambda: self._ip.link("set", index=index, ifalias=ALIAS, mtu=link.mtu, state="up"))
         present = self._link(link.name, index).addresses
         for address in link.addresses - present:
@@ -179,11 +178,12 @@ class Netlink:
             self._do(f"ip link del {name}", lambda: self._ip.link("del", index=found["index"]), "del")
 
     def loosen(self, link: str) -> None:
-        _write_sysctl(4, link, "rp_filter", LOOSE)
+        _write_sysctl(link, _LOOSE)
 
     def tighten(self, link: str) -> None:
         """As a new link would have it."""
-        _write_sysctl(4, link, "rp_filter", int(_sysctl(4, "default", "rp_filter").read_text()))
+        if _read_sysctl(link) == _LOOSE:
+            _write_sysctl(link, _read_sysctl("default") or 0)
 
     def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
         """Deletes the conntrack entries to these addresses that bear the mark."""
@@ -216,25 +216,38 @@ def _explained(what: str, error: NetlinkError) -> KernelError | MachineError:
     return KernelError(f"{what}: {error.args[-1]}")
 
 
-def _sysctl(version: int, link: str, name: str) -> Path:
-    return Path(f"/proc/sys/net/ipv{version}/conf/{link}/{name}")
+def has_ipv6() -> bool:
+    """Whether this machine has IPv6: in the kernel, and not switched off for all links."""
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False
+
+
+def _sysctl(link: str) -> Path:
+    return Path(f"/proc/sys/net/ipv4/conf/{link}/rp_filter")
 
 
 def _read_sysctl(link: str) -> int | None:
     try:
-        return int(_sysctl(4, link, "rp_filter").read_text())
+        return int(_sysctl(link).read_text())
     except OSError:
         return None
 
 
-def _write_sysctl(version: int, link: str, name: str, value: int) -> None:
-    path = _sysctl(version, link, name)
+def _reverse_path(link: str) -> int | None:
+    """The filtering in force: the greater of the link's and the one for all."""
+    own = _read_sysctl(link)
+    return None if own is None else max(own, _read_sysctl("all") or 0)
+
+
+def _write_sysctl(link: str, value: int) -> None:
     try:
-        path.write_text(f"{value}\n")
+        _sysctl(link).write_text(f"{value}\n")
     except FileNotFoundError:
-        return  # the link is gone, or the machine has no IPv6
+        return  # the link is gone
     except OSError as error:
-        raise MachineError(f"{path} cannot be written ({error.strerror}); run as root") from error
+        raise MachineError(f"{_sysctl(link)} cannot be written ({error.strerror}); run as root") from error
 
 
 class Events:

@@ -33,7 +33,6 @@ from splitwgd.ruleset import make_table
 
 INTO_TUNNEL, BLACKHOLE = 100, 200  # metrics in the tunnel's table: the lower one is tried first
 LAST_RESORT = 4294967295  # the greatest metric: any other default route comes before it
-FAMILIES = (4, 6)
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,13 @@ class Facts:
     """What the plan has to know of the machine.
 
     uplink_mtu: of the link by which the endpoint is reached, in bytes.
+    families: 4, and 6 unless this machine does without IPv6; then no packet of it can leave either.
     adopted: links that somebody else made, with the fwmark of their outer packets.
     down: links that the user took down.
     """
 
     uplink_mtu: int = 1500
+    families: tuple[int, ...] = (4, 6)
     adopted: Mapping[str, int] = field(default_factory=dict)
     down: frozenset[str] = frozenset()
 
@@ -93,15 +94,15 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     foreign = sorted({mark for mark in facts.adopted.values() if mark not in (0, direct)})
     objects: list[Object] = [make_table(config, foreign, facts.down)]
     for tunnel in config.tunnels:
-        objects += _closed(config, tunnel)
+        objects += _closed(config, tunnel, facts)
         if tunnel.link not in facts.down:
             objects += _open(config, tunnel, facts)
     return Plan.of(objects)
 
 
-def _closed(config: Config, tunnel: Tunnel) -> Iterable[Object]:
+def _closed(config: Config, tunnel: Tunnel, facts: Facts) -> Iterable[Object]:
     routing = config.routing
-    for family in FAMILIES:
+    for family in facts.families:
         yield Route(family, tunnel.table, None, BLACKHOLE)
         yield Rule(family, routing.priority, tunnel.mark, routing.fwmask, tunnel.table)
 
@@ -114,12 +115,13 @@ def _open(config: Config, tunnel: Tunnel, facts: Facts) -> Iterable[Object]:
     else:
         # 80 bytes: an IPv6 header, UDP and WireGuard's own (wg-quick(8) takes the same off).
         mtu = wireguard.mtu or max(facts.uplink_mtu - 80, 1280)
-        yield Link(tunnel.link, mtu, frozenset(wireguard.addresses))
+        addresses = (a for a in wireguard.addresses if a.version in facts.families and not a.ip.is_link_local)
+        yield Link(tunnel.link, mtu, frozenset(addresses))
         peers = frozenset(wireguard.peers)
         yield Device(tunnel.link, wireguard.private_key, wireguard.listen_port, config.routing.direct, peers)
     yield LooseReversePath(tunnel.link)
-    for family in FAMILIES:
+    for family in facts.families:
         yield Route(family, tunnel.table, tunnel.link, INTO_TUNNEL)
-    if wireguard.carries(6):
+    if wireguard.carries(6) and 6 in facts.families:
         # Without any v6 default route the kernel refuses before our output chain could mark the packet.
         yield Route(6, MAIN_TABLE, tunnel.link, LAST_RESORT)

@@ -16,13 +16,13 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 from splitwgd.config import Config
-from splitwgd.diff import Diff, compare
+from splitwgd.diff import Diff, compare, is_closing
 from splitwgd.errors import KernelError, SplitwgError
 from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
 from splitwgd.netlink import Events
 from splitwgd.objects import Device, Endpoint, Object, PeerState
-from splitwgd.plan import Facts, Plan, make_plan
+from splitwgd.plan import Plan, make_plan
 from splitwgd.ruleset import delete_text
 
 log = logging.getLogger("splitwgd.kernel")
@@ -181,8 +181,8 @@ class Reconciler:
 
     async def _is_closed(self, config: Config, plan: Plan) -> bool:
         observed = await self._run(lambda kernel: kernel.observe(config))
-        closing = make_plan(config, Facts(down=frozenset(tunnel.link for tunnel in config.tunnels)))
-        return all(observed.plan.objects.get(key) == plan.objects[key] for key in closing.objects)
+        closing = (key for key, obj in plan.objects.items() if is_closing(obj))
+        return all(observed.plan.objects.get(key) == plan.objects[key] for key in closing)
 
     def _resolved(self, device: Device) -> Object:
         peers = frozenset(

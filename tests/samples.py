@@ -165,11 +165,17 @@ def answer(query: Query, zone: str = "", authority: str = "", rcode: int = 0, op
     return bytes(record.pack())
 
 
-def raw_record(owner: bytes, rtype: int = A, ttl: int = 60, rdata: bytes = b"\1\2\3\4", length: int | None = None) -> bytes:
+def raw_record(
+    owner: bytes, rtype: int = A, ttl: int = 60, rdata: bytes = b"\1\2\3\4", length: int | None = None
+) -> bytes:
     """A record byte by byte; `length` is what its RDLENGTH says where that is a lie."""
     return owner + struct.pack("!HHIH", rtype, IN, ttl, len(rdata) if length is None else length) + rdata
 
 
-def raw_reply(query: Query, *records: bytes, counts: tuple[int, int, int] | None = None, flags: int = QR | RD | RA) -> bytes:
+def raw_reply(
+    query: Query, *records: bytes, counts: tuple[int, int, int] | None = None, flags: int = QR | RD | RA
+) -> bytes:
     """A reply byte by byte; `counts` (answers, authorities, additionals) where they are not all answers."""
-    return struct.pack("!6H", query.id, flags, 1, *(counts or (len(records), 0, 0))) + query.question + b"".join(records)
+    return (
+        struct.pack("!6H", query.id, flags, 1, *(counts or (len(records), 0, 0))) + query.question + b"".join(records)
+    )

@@ -119,7 +119,8 @@ def test_rules_are_no_part_of_a_chains_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "text"), [("192.0.2.1", "192.0.2.1:1"), ("vpn.example", "vpn.example:1"), ("2001:db8::1", "[2001:db8::1]:1")]
+    ("host", "text"),
+    [("192.0.2.1", "192.0.2.1:1"), ("vpn.example", "vpn.example:1"), ("2001:db8::1", "[2001:db8::1]:1")],
 )
 def test_an_endpoint_prints_as_wg_takes_it(host: str, text: str) -> None:
     assert str(Endpoint(host, 1)) == text

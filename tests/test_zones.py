@@ -70,8 +70,8 @@ def test_the_longest_match_wins(name: str, group: str) -> None:
         b"\x0agithub.com\0",
         b"\x03www\x0agithub.com\0",
         b"\x07git.hub\x03com\0",
-        b"\x08\x06github\x03com\0",
-        b"\x0dwww\x06github\x03com\0"[:14] + b"\0",
+        b"\x0b\x06github\x03com\0",
+        b"\x0ewww\x06github\x03com\0",
         b"\0",
     ],
 )

@@ -202,13 +202,13 @@ def test_sysctls_of_a_link_that_is_gone_are_no_error(netlink: Netlink) -> None:
     ("routes", "endpoint", "mtu"),
     [
         ("", "198.51.100.130", None),
-        ("ip route add default dev a", "198.51.100.130", 1492),
-        ("ip route add default dev a", None, 1492),
-        ("ip route add default dev a; ip route add 198.51.100.128/25 dev b", "198.51.100.130", 9000),
-        ("ip -6 route add default dev b", "2001:db8::1", 9000),
-        ("ip -6 route add default dev b", None, None),
+        ("ip route add default dev dsl", "198.51.100.130", 1492),
+        ("ip route add default dev dsl", None, 1492),
+        ("ip route add default dev dsl; ip route add 198.51.100.128/25 dev lan", "198.51.100.130", 9000),
+        ("ip -6 route add default dev lan", "2001:db8::1", 9000),
+        ("ip -6 route add default dev lan", None, None),
         (
-            "ip route add default dev a; ip route add default dev b table 7; ip rule add fwmark 0xfe lookup 7",
+            "ip route add default dev dsl; ip route add default dev lan table 7; ip rule add fwmark 0xfe lookup 7",
             "192.0.2.9",
             9000,
         ),
@@ -217,10 +217,10 @@ def test_sysctls_of_a_link_that_is_gone_are_no_error(netlink: Netlink) -> None:
 def test_the_mtu_is_that_of_the_link_to_the_endpoint(
     netlink: Netlink, routes: str, endpoint: str | None, mtu: int | None
 ) -> None:
-    for link, size in (("a", 1492), ("b", 9000)):
+    for link, size in (("dsl", 1492), ("lan", 9000)):
         sh(f"ip link add {link} type veth peer name far_{link}; ip link set far_{link} up")
         sh(f"ip link set {link} mtu {size} up")
-    sh("ip addr add 192.0.2.100/32 dev a; ip addr add 2001:db8:b::1/64 dev b")
+    sh("ip addr add 192.0.2.100/32 dev dsl; ip addr add 2001:db8:b::1/64 dev lan")
     sh(routes)
     assert netlink.uplink_mtu(ip(endpoint) if endpoint else None, 0xFE) == mtu
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import textwrap
@@ -25,8 +26,8 @@ from .zone import resolve
 WIDTH = 80
 INDENT = "   "
 MARKS_AT = 38  # the column of the check marks, where the answer leaves room
-LOG_LINES = 40
-BURST = 100  # of lookups of new names
+LOG_LINES = 60
+BURST = 30  # of lookups of new names
 PATIENCE = 10.0  # seconds for the daemon to get ready, or to notice a change
 HOME = "/run/demo"
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "cyan": "36"}
@@ -158,6 +159,17 @@ class Stage:
             return f"no end after {error.timeout:.0f} s", 1
         return (done.stdout + done.stderr).strip(), done.returncode
 
+    def shell(self) -> None:
+        """A shell in the client for whoever sits at the terminal, until he leaves it."""
+        shell = ("bash", "--norc", "--noprofile") if shutil.which("bash") else ("sh",)
+        env = ("env", *(f"{key}={value}" for key, value in self.env.items()), "PS1=client# ")
+        # A handler, not SIG_IGN, which the shell would inherit: there Ctrl-C is for what runs in the shell.
+        before = signal.signal(signal.SIGINT, lambda number, frame: None)
+        try:
+            self.lab.client.start(*env, *shell, "-i", stdin=None, start_new_session=False).wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def ask(self, command: str, expected: str, claim: str, host: Host | None = None) -> None:
         """A command whose answer has to be just this."""
         answer, _ = self.run(command, host)
@@ -168,21 +180,21 @@ class Stage:
         started = time.monotonic()
         answer, status = self.run(command)
         took = time.monotonic() - started
-        self.story.check(answer, f"refused after {took:.2f} s", status != 0 and took < 1)
+        self.story.check(f"{answer}\n(after {took:.2f} s)", "refused at once", status != 0 and took < 1)
 
     @contextmanager
     def watched(self, *, hidden: tuple[str, ...] = (), plain: tuple[str, ...] = ()) -> Iterator[None]:
-        """Says at the end of the block what the ISP saw of each name in clear: nothing, or all of it."""
+        """Says at the end of the block what the ISP saw of each name in clear: nothing, or the visit."""
         with self.lab.capture() as seen:
             yield
         for name in (*hidden, *plain):
             home = _homes(name)
             packets = sum(packet.from_client and packet.dst in home for packet in seen.packets)
             questions = len(seen.questions(name))
-            claim, held = "nothing", packets == questions == 0
-            if name in plain:
-                claim, held = "all", packets > 0 and questions > 0
-            self.story.check(f"ISP saw of {name}: {packets} packets, {questions} questions", claim, held)
+            claim, held = f"nothing of {name}", packets == questions == 0
+            if name in plain:  # its name may be known from before
+                claim, held = f"your visit to {name}", packets > 0
+            self.story.check(f"ISP saw: {packets} packets, {questions} questions", claim, held)
         if hidden and seen.tunnel:
             self.story.say(f"(and {seen.tunnel} sealed packets between you and the VPN)", "dim")
 
