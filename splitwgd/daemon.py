@@ -125,6 +125,8 @@ class Daemon:
                 if config != self.config:
                     await self._change_to(config)
             finally:
+                # A symlink may lead elsewhere now, whatever stands there.
+                self.watcher.watch(self.config.files)
                 self.notify.ready(await self._line())
 
     async def _change_to(self, config: Config) -> None:
@@ -142,7 +144,6 @@ class Daemon:
         self.listener.keep_only(config.listen)
         await self.reconciler.shrink_to(config)
         await self.reconciler.release(self.forwarder.release(), config)
-        self.watcher.watch(config.files)
         self.endpoints.changed()
         self._tell_notes(config)
         log.info("reloaded: %s", await self._line())

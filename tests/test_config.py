@@ -195,8 +195,8 @@ def test_a_private_key_that_is_none_is_not_repeated() -> None:
 
 
 WRONG_VALUES = [
-    ("dns.tunneled", "", "dns.tunneled: is missing; name a server, as in"),
-    ("dns.tunneled", "[]", "dns.tunneled: is empty; name a server, as in"),
+    ("dns.tunneled", "", "dns.tunneled: is missing; name the server behind"),
+    ("dns.tunneled", "[]", "dns.tunneled: is empty; name the server behind"),
     ("dns.tunneled", '"10.1.0.1"', "dns.tunneled: = '10.1.0.1' is no list; write a list, as in"),
     ("dns.default", "", "dns.default: is missing; name a server"),
     ("dns.default", "[9.9]", "dns.default[0]: = 9.9 is no text; write a server's address such as 9.9.9.9, in quot"),

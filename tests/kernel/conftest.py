@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -98,3 +99,10 @@ def end_all(space: Space, uapi: Uapi) -> None:
         return not uapi._children
 
     wait_until(none_left)
+
+
+@pytest.fixture
+def swept() -> Iterator[None]:
+    """What a library leaves lying about is collected here and not in the middle of another test."""
+    yield
+    gc.collect()

@@ -147,13 +147,15 @@ def test_keep_gives_a_shell_in_the_client_with_the_daemon_running_once_more() ->
     ours, its = os.openpty()
     with demo("--keep", stdin=its, stdout=its, stderr=its, start_new_session=True, env=PAINTED) as process:
         os.close(its)
-        told = type_and_read(ours, "client# ", "curl tunneled.example; splitwg status | head -n 1; exit\n")
+        told = type_and_read(
+            ours, "client# ", "curl -4 tunneled.example plain.example; splitwg status | head -n 1; exit\n"
+        )
     os.close(ours)
     assert process.returncode == 0
     assert "\x1b[32m✓ the VPN's address\x1b[0m" in told
     before, _, shell = told.partition("You are in the client now")
     assert re.search(r"(\d+) of \1 checks held", before)
-    assert "198.51.100.130\r\nsplitwg is on\r\n" in shell
+    assert "198.51.100.130\r\n198.51.100.2\r\nsplitwg is on\r\n" in shell
 
 
 def type_and_read(terminal: int, prompt: str, text: str) -> str:
@@ -193,9 +195,10 @@ def test_colours_are_for_terminals_that_want_them(
     monkeypatch.delenv("NO_COLOR", raising=False)
     for key, value in env.items():
         monkeypatch.setenv(key, value)
-    shown = io.BytesIO()
-    Story(Terminal(shown, encoding="utf-8")).check("it came back", "as claimed", held=True)
-    assert ("\x1b[32m" in shown.getvalue().decode()) == painted
+    with Terminal(io.BytesIO(), encoding="utf-8") as shown:
+        Story(shown).check("it came back", "as claimed", held=True)
+        shown.seek(0)
+        assert ("\x1b[32m" in shown.read()) == painted
 
 
 def test_what_did_not_hold_is_named_with_the_log_and_nothing_is_too_wide() -> None:

@@ -70,7 +70,7 @@ def reloaded(machine: Machine) -> None:
         machine.configure(CONFIG.replace('"blocked.example"', f'"blocked.example", "number-{number}.example"'))
         machine.signal(signal.SIGHUP)
         time.sleep(0.3)
-    machine.configure(CONFIG + '\n[routing]\nfwmark = 0x2\n')
+    machine.configure(CONFIG + "\n[routing]\nfwmark = 0x2\n")
     machine.splitwg("add", "later.example")
 
 

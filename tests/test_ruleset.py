@@ -1,0 +1,442 @@
+"""The nft table: what its rules say, how it is written, and that it is known again when it is read back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from splitwgd.objects import Chain, Element, FilterRule, Set, Table
+from splitwgd.ruleset import delete_text, insert_text, make_table, read_table, table_text
+from tests.samples import ARTICLE_TOML, ARTICLE_WG, WG, config_with, load
+
+ARTICLE = make_table(load(ARTICLE_TOML, ARTICLE_WG))
+DOWN = frozenset({"wg0"})
+NETWORKS = '["198.51.100.0/25", "198.51.100.128/25", "2001:db8::/32", "203.0.113.4/32"]'
+BYPASS = '["192.0.2.77", "2001:db8::77"]'
+# (the mask, a table under it)
+TABLES = [
+    pytest.param(0xFF, ARTICLE, id="the article's"),
+    pytest.param(0xFF, make_table(config_with({"tunneled.networks": NETWORKS}), [0xCA6C], DOWN), id="down"),
+    pytest.param(0xFF, make_table(config_with({"dns.bypass": BYPASS}, WG), [1, 2]), id="bypass"),
+    pytest.param(0xFF, make_table(config_with({"dns.redirect": "false"})), id="no redirect"),
+    pytest.param(
+        0xF000, make_table(config_with({"routing.fwmark": "0x4000", "routing.fwmask": "0xf000"})), id="a mask inside"
+    ),
+    pytest.param(0x80000001, make_table(config_with({"routing.fwmask": "0x80000001"})), id="a mask at both ends"),
+    pytest.param(0xFFFFFFFF, make_table(config_with({"routing.fwmask": "0xffffffff"})), id="all bits"),
+]
+each_table = pytest.mark.parametrize(("mask", "table"), TABLES)
+
+
+def rules_of(table: Table, chain: str) -> list[str]:
+    (found,) = [c for c in table.chains if c.name == chain]
+    return [rule.text for rule in found.rules]
+
+
+def all_rules(table: Table) -> list[FilterRule]:
+    return [rule for chain in table.chains for rule in chain.rules]
+
+
+# -- what the rules say
+
+
+INTO = "meta mark set meta mark & 0xffffff00 | 0x1 ct mark set ct mark & 0xffffff00 | 0x1 counter"
+PORT_53 = "meta l4proto { tcp, udp } th dport 53"
+
+
+def test_the_articles_domains_are_led_into_the_tunnel_by_these_rules() -> None:
+    assert rules_of(ARTICLE, "output") == [
+        "meta mark & 0xff == 0xfe return",
+        "meta mark & 0xff == 0x1 return",
+        'oifname "lo" return',
+        "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
+        "ct direction reply return",
+        f"meta nfproto ipv4 {PORT_53} return",
+        f"meta nfproto ipv6 {PORT_53} return",
+        f"ip daddr @wg_domains4 {INTO}",
+        f"ip6 daddr @wg_domains6 {INTO}",
+        f"ip daddr @wg_networks4 {INTO}",
+        f"ip6 daddr @wg_networks6 {INTO}",
+    ]
+
+
+def test_every_question_is_the_forwarders() -> None:
+    assert rules_of(ARTICLE, "output_nat") == [
+        "meta mark & 0xff { 0xfe, 0x1 } return",
+        "fib daddr type local return",
+        "ip6 daddr fe80::/10 return",
+        f"meta nfproto ipv4 {PORT_53} counter redirect to :53",
+        f"meta nfproto ipv6 {PORT_53} counter redirect to :53",
+    ]
+
+
+def test_the_last_door_stands_open_to_the_tunnel_and_lo_alone() -> None:
+    assert rules_of(ARTICLE, "last_door")[0] == 'meta mark & 0xff == 0x1 oifname != { "wg0", "lo" } counter drop'
+    (chain,) = [chain for chain in ARTICLE.chains if chain.name == "last_door"]
+    assert chain.shape == ("filter", "postrouting", -150)
+
+
+def test_without_the_redirect_port_53_is_like_any_other() -> None:
+    table = make_table(config_with({"dns.redirect": "false"}))
+    assert rules_of(table, "output_nat") == []
+    assert "dport 53" not in table_text(table, None)
+
+
+def test_bypassed_servers_are_neither_redirected_nor_kept_from_the_tunnel() -> None:
+    table = make_table(config_with({"dns.bypass": BYPASS}))
+    for chain, end in (("output_nat", "counter redirect to :53"), ("output", "return")):
+        exempt = [rule for rule in rules_of(table, chain) if rule.endswith(f"{PORT_53} {end}")]
+        assert exempt == [
+            f"ip daddr != {{ 192.0.2.77 }} {PORT_53} {end}",
+            f"ip6 daddr != {{ 2001:db8::77 }} {PORT_53} {end}",
+        ]
+
+
+def test_while_the_tunnel_is_down_on_purpose_its_packets_are_refused_before_they_are_marked() -> None:
+    output = rules_of(make_table(config_with({}), down=DOWN), "output")
+    for match in ("ct mark & 0xff == 0x1", "ip daddr @wg_domains4", "ip6 daddr @wg_networks6"):
+        about = [rule.removeprefix(match) for rule in output if rule.startswith(match)]
+        assert about[:2] == [
+            " meta l4proto tcp counter reject with tcp reset",
+            " counter reject with icmpx admin-prohibited",
+        ]
+        assert "mark set" in about[2]
+    assert "reject" not in " ".join(rules_of(make_table(config_with({})), "output"))
+
+
+def test_what_has_no_v6_route_of_its_own_does_not_slip_into_the_tunnel() -> None:
+    wg = WG.replace("::/0", "::/0, 2001:db8:7::/48")
+    inside = "{ 2001:db8:7::/48, fd00:1::/64 }"
+    match = f'meta mark & 0xff != 0x1 oifname "wg0" ip6 daddr != {inside} counter reject with icmpv6 no-route'
+    assert match in rules_of(make_table(config_with({}, wg)), "refuse")
+    assert "no-route" not in " ".join(rules_of(ARTICLE, "refuse"))
+
+
+def test_the_tunnels_own_address_is_not_for_the_lan_to_ask() -> None:
+    drops = [rule for rule in rules_of(make_table(config_with({})), "prerouting") if "drop" in rule]
+    ours = 'iifname != { "wg0", "lo" }'
+    assert drops == [
+        f"{ours} ip daddr {{ 10.1.0.2 }} fib saddr type != local counter drop",
+        f"{ours} ip6 daddr {{ fd00:1::2 }} fib saddr type != local counter drop",
+    ]
+
+
+def test_outer_packets_of_an_adopted_link_pass() -> None:
+    assert rules_of(make_table(config_with({}), [0xCA6C]), "output")[1] == "meta mark 0xca6c return"
+
+
+def test_sets_of_names_are_hashes_and_networks_are_merged_intervals() -> None:
+    sets = {set_.name: set_ for set_ in make_table(config_with({"tunneled.networks": NETWORKS})).sets}
+    assert list(sets) == ["wg_domains4", "wg_domains6", "wg_networks4", "wg_networks6"]
+    assert sets["wg_domains4"].shape == ("ipv4_addr", frozenset({"timeout"}), 65536)
+    assert sets["wg_domains6"].shape == ("ipv6_addr", frozenset({"timeout"}), 65536)
+    assert {str(network) for network in sets["wg_networks4"].members} == {"198.51.100.0/24", "203.0.113.4/32"}
+    assert {str(network) for network in sets["wg_networks6"].members} == {"2001:db8::/32"}
+
+
+@each_table
+def test_no_write_of_a_mark_touches_a_foreign_bit(mask: int, table: Table) -> None:
+    text = table_text(table, None)
+    keeping = re.findall(r"(meta|ct) mark set \1 mark & (0x[0-9a-f]+) \| (0x[0-9a-f]+)\b", text)
+    assert len(keeping) == text.count("mark set") > 0
+    for _, kept, put in keeping:
+        assert int(kept, 16) == ~mask & 0xFFFFFFFF
+        assert int(put, 16) & ~mask == 0
+
+
+@each_table
+def test_no_comparison_of_a_mark_looks_at_a_foreign_bit(mask: int, table: Table) -> None:
+    for rule in all_rules(table):
+        if "outer packets of an adopted link" not in rule.comment:
+            compared = re.sub(r"(meta|ct) mark set \1 mark & 0x\w+ \| 0x\w+", "", rule.text)
+            assert compared.count(" mark") + compared.startswith("mark") == compared.count(f" mark & {mask:#x} ")
+
+
+@each_table
+def test_a_rule_is_known_by_a_comment_that_the_kernel_takes(mask: int, table: Table) -> None:
+    digests: dict[str, str] = {}
+    for rule in all_rules(table):
+        assert re.fullmatch(r"[^\"\n]+ \[[0-9a-f]{8}\]", rule.comment)
+        assert len(rule.comment.encode()) < 128
+        assert digests.setdefault(rule.comment, rule.text) == rule.text
+
+
+def test_another_mark_makes_other_comments() -> None:
+    other = make_table(config_with({"routing.fwmark": "0x2"}))
+    ours = {rule.comment for rule in all_rules(make_table(config_with({}))) if "0x1" in rule.text}
+    assert ours.isdisjoint(rule.comment for rule in all_rules(other))
+
+
+# -- written
+
+
+STATEMENT = re.compile(
+    r"(add table|flush table) inet wg_routing"
+    r"|(delete chain|delete set|flush set) inet wg_routing \w+"
+    r"|add set inet wg_routing \w+ \{ type ipv[46]_addr; flags \w+;( size \d+;)? \}"
+    r"|add chain inet wg_routing \w+ \{ type \w+ hook \w+ priority -?\d+; policy accept; \}"
+    r"|add element inet wg_routing \w+ \{ [^{}]+ \}"
+    r'|add rule inet wg_routing \w+ [^"].* comment "[^"]+"'
+)
+
+
+def words(text: str, *verbs: str) -> list[str]:
+    """The statements that begin with one of these, without the table's name."""
+    return [line.replace("inet wg_routing ", "") for line in text.split("\n") if line.startswith(verbs)]
+
+
+@each_table
+def test_a_transaction_is_a_statement_a_line(mask: int, table: Table) -> None:
+    for line in table_text(table, None).split("\n"):
+        assert STATEMENT.fullmatch(line), line
+        assert line.count("{") == line.count("}")
+        assert line.count("(") == line.count(")")
+        assert "  " not in line
+
+
+@each_table
+def test_what_a_rule_names_is_made_before_it(mask: int, table: Table) -> None:
+    made: set[str] = set()
+    for line in table_text(table, None).split("\n"):
+        verb, what, *_ = line.split()
+        if (verb, what) in (("add", "set"), ("add", "chain")):
+            made.add(line.split()[4])
+        elif (verb, what) == ("add", "rule"):
+            assert {line.split()[4], *re.findall(r"@(\w+)", line)} <= made
+
+
+def test_an_unchanged_table_is_rewritten_without_touching_learned_addresses() -> None:
+    text = table_text(ARTICLE, ARTICLE, [Element("wg_domains4", ip_address("192.0.2.1"), "github.com", 60.0)])
+    assert text.split("\n")[:2] == ["add table inet wg_routing", "flush table inet wg_routing"]
+    assert words(text, "delete", "flush set", "add element") == ["flush set wg_networks4", "flush set wg_networks6"]
+
+
+def test_networks_are_replaced_whole() -> None:
+    text = table_text(make_table(config_with({"tunneled.networks": NETWORKS})), ARTICLE)
+    assert words(text, "flush set", "add element") == [
+        "flush set wg_networks4",
+        "add element wg_networks4 { 198.51.100.0/24, 203.0.113.4/32 }",
+        "flush set wg_networks6",
+        "add element wg_networks6 { 2001:db8::/32 }",
+    ]
+
+
+def with_set(table: Table, name: str, **changes: Any) -> Table:
+    return replace(table, sets=tuple(replace(s, **changes) if s.name == name else s for s in table.sets))
+
+
+def test_a_set_of_another_shape_is_made_anew_with_its_elements_in_it() -> None:
+    found = with_set(ARTICLE, "wg_domains4", flags=frozenset({"interval", "timeout"}))  # as the article made it
+    elements = [
+        Element("wg_domains4", ip_address("192.0.2.1"), "github.com", 90.0),
+        Element("wg_domains6", ip_address("2001:db8::1"), "github.com", 90.0),
+    ]
+    text = table_text(ARTICLE, found, elements)
+    deleted, made, filled = (
+        text.index(f"{verb} inet wg_routing wg_domains4") for verb in ("delete set", "add set", "add element")
+    )
+    assert text.index("flush table") < deleted < made < filled
+    assert words(text, "add element", "delete set") == [
+        "delete set wg_domains4",
+        'add element wg_domains4 { 192.0.2.1 timeout 90s expires 90s comment "github.com" }',
+    ]
+
+
+def test_a_table_that_is_not_there_comes_with_all_its_elements() -> None:
+    elements = [Element("wg_domains4", ip_address("192.0.2.1"), "github.com", 90.0)]
+    assert len(words(table_text(ARTICLE, None, elements), "add element")) == 1
+    assert words(table_text(ARTICLE, None, elements), "delete") == []
+
+
+def test_what_somebody_else_put_into_our_table_goes() -> None:
+    chain = Chain("theirs", "filter", "output", 0, (FilterRule("", "theirs"),))
+    found = replace(ARTICLE, chains=(*ARTICLE.chains, chain), sets=(*ARTICLE.sets, Set("extra", "mark", frozenset())))
+    assert words(table_text(ARTICLE, found), "delete") == ["delete chain theirs", "delete set extra"]
+
+
+def test_a_chain_at_another_hook_is_made_anew() -> None:
+    chains = tuple(replace(chain, priority=7) if chain.name == "output" else chain for chain in ARTICLE.chains)
+    text = table_text(ARTICLE, replace(ARTICLE, chains=chains))
+    assert words(text, "delete") == ["delete chain output"]
+    assert text.index("delete chain inet wg_routing output") < text.index("add chain inet wg_routing output ")
+
+
+ELEMENTS = [
+    Element("wg_domains4", ip_address("192.0.2.1"), "a.example b.example", 3600.0),
+    Element("wg_domains6", ip_address("2001:db8::1"), "a.example", 90.0),
+    Element("wg_domains4", ip_address("192.0.2.2"), "a.example", 60.0),
+]
+
+
+def test_an_insert_is_add_delete_add_one_group_a_set() -> None:
+    full = (
+        'wg_domains4 { 192.0.2.1 timeout 3600s expires 3600s comment "a.example b.example", '
+        '192.0.2.2 timeout 60s expires 60s comment "a.example" }'
+    )
+    full6 = 'wg_domains6 { 2001:db8::1 timeout 90s expires 90s comment "a.example" }'
+    assert insert_text(ELEMENTS).replace("inet wg_routing ", "").split("\n") == [
+        f"add element {full}",
+        "delete element wg_domains4 { 192.0.2.1, 192.0.2.2 }",
+        f"add element {full}",
+        f"add element {full6}",
+        "delete element wg_domains6 { 2001:db8::1 }",
+        f"add element {full6}",
+    ]
+
+
+def test_a_delete_of_what_is_absent_does_not_fail() -> None:
+    assert delete_text([("wg_domains4", ip_address("192.0.2.1"))]).split("\n") == [
+        "add element inet wg_routing wg_domains4 { 192.0.2.1 timeout 60s }",
+        "delete element inet wg_routing wg_domains4 { 192.0.2.1 }",
+    ]
+
+
+@pytest.mark.parametrize("write", [insert_text, delete_text])
+def test_nothing_to_write_is_no_text(write: Any) -> None:
+    assert write([]) == ""
+
+
+@pytest.mark.xfail(strict=True, reason="cut at 100, while learned fills 110: half a name comes back after a restart")
+def test_a_comment_is_written_whole() -> None:
+    comment = "a." * 49 + "example +"
+    assert f'comment "{comment}"' in insert_text([Element("wg_domains4", ip_address("192.0.2.1"), comment, 60.0)])
+
+
+@pytest.mark.xfail(strict=True, reason="int() cuts what is left, so the kernel's life ends before the ledger's")
+def test_no_life_is_shortened_by_rounding() -> None:
+    assert "timeout 3601s" in insert_text([Element("wg_domains4", ip_address("192.0.2.1"), "a.example", 3600.4)])
+
+
+# -- read back
+
+
+def listing(table: Table, elements: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+    """What `nft -j list table` prints of it (1.0.6), rules as good as empty; elements are of wg_domains4."""
+    common = {"family": "inet", "table": table.name}
+    items: list[dict[str, Any]] = [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}}]
+    items.append({"table": {"family": "inet", "name": table.name, "handle": 1}})
+    for place, set_ in enumerate(table.sets):
+        body = {**common, "name": set_.name, "type": set_.type, "handle": place, "flags": sorted(set_.flags)}
+        if set_.size:
+            body["size"] = set_.size
+        if set_.members:
+            body["elem"] = [_member(member) for member in set_.members]
+        if set_.name == "wg_domains4" and elements:
+            body["elem"] = list(elements)
+        items.append({"set": body})
+    for chain in table.chains:
+        shape = {"type": chain.type, "hook": chain.hook, "prio": chain.priority, "policy": "accept"}
+        items.append({"chain": {**common, "name": chain.name, "handle": 9, **shape}})
+    for chain in table.chains:
+        for rule in chain.rules:
+            items.append({"rule": {**common, "chain": chain.name, "handle": 9, "comment": rule.comment, "expr": []}})
+    return {"nftables": items}
+
+
+def _member(network: Any) -> Any:
+    if network.prefixlen == network.max_prefixlen:
+        return str(network.network_address)
+    return {"prefix": {"addr": str(network.network_address), "len": network.prefixlen}}
+
+
+LEARNED = {"elem": {"val": "192.0.2.1", "timeout": 3600, "expires": 3599, "comment": "github.com"}}
+
+
+@each_table
+def test_a_table_is_known_again_when_it_is_read_back(mask: int, table: Table) -> None:
+    assert read_table(listing(table)) == (table, [])
+
+
+def test_the_kernels_order_is_no_part_of_a_table() -> None:
+    backwards = replace(ARTICLE, sets=ARTICLE.sets[::-1], chains=ARTICLE.chains[::-1])
+    assert read_table(listing(backwards))[0] == ARTICLE
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_rule_that_was_changed_makes_another_table(place: int) -> None:
+    found = listing(ARTICLE)
+    rules = [item for item in found["nftables"] if "rule" in item]
+    match place:
+        case 0:
+            found["nftables"].remove(rules[3])
+        case 1:
+            rules[3]["rule"]["comment"] = "somebody's"
+        case 2:
+            del rules[3]["rule"]["comment"]
+        case 3:
+            rules[3]["rule"]["comment"], rules[4]["rule"]["comment"] = (rules[p]["rule"]["comment"] for p in (4, 3))
+    assert read_table(found)[0] != ARTICLE
+
+
+def test_learned_addresses_are_read_with_their_names_and_what_is_left_of_their_lives() -> None:
+    table, elements = read_table(listing(ARTICLE, [LEARNED]))
+    assert table == ARTICLE
+    assert elements == [Element("wg_domains4", ip_address("192.0.2.1"), "github.com", 3599.0)]
+
+
+def test_an_element_without_a_comment_is_read_and_one_without_an_end_is_not_ours() -> None:
+    nameless = {"elem": {"val": "192.0.2.2", "timeout": 60, "expires": 5}}
+    _, elements = read_table(listing(ARTICLE, [nameless, "192.0.2.3", {"elem": {"val": "192.0.2.4", "comment": "x"}}]))
+    assert elements == [Element("wg_domains4", ip_address("192.0.2.2"), "", 5.0)]
+
+
+def test_ranges_are_read_as_the_networks_that_they_are() -> None:
+    wanted = make_table(config_with({"tunneled.networks": '["10.0.0.0/30", "10.0.0.4/31", "10.0.0.6/32"]'}))
+    found = listing(wanted)
+    (networks,) = [item["set"] for item in found["nftables"] if item.get("set", {}).get("name") == "wg_networks4"]
+    networks["elem"] = [{"range": ["10.0.0.0", "10.0.0.6"]}]
+    assert read_table(found)[0] == wanted
+
+
+def test_no_table_is_none() -> None:
+    assert read_table({"nftables": [{"metainfo": {"version": "1.0.6"}}]}) == (None, [])
+    assert read_table({}) == (None, [])
+
+
+@pytest.mark.xfail(strict=True, reason="frozenset('timeout') is a set of letters: the table is never as wanted")
+def test_nft_1_1_4_writes_one_flag_without_a_list() -> None:
+    """Until commit "json: Do not reduce single-item arrays on output" in 1.1.6; RHEL ships it too."""
+    found = listing(ARTICLE)
+    for item in found["nftables"]:
+        if "set" in item:
+            (item["set"]["flags"],) = item["set"]["flags"]
+    assert read_table(found)[0] == ARTICLE
+
+
+FOREIGN = [
+    (
+        "ipv4_addr",
+        ["interval", "timeout"],
+        {"elem": {"val": {"prefix": {"addr": "192.0.2.0", "len": 24}}, "expires": 9}},
+    ),
+    ("ipv4_addr", ["interval", "timeout"], {"elem": {"val": {"range": ["192.0.2.1", "192.0.2.3"]}, "expires": 9}}),
+    ("inet_service", ["interval"], 80),
+    ("inet_service", ["timeout"], {"elem": {"val": 80, "expires": 9}}),
+    ("ifname", ["timeout"], {"elem": {"val": "eth0", "expires": 9}}),
+    (["ipv4_addr", "inet_service"], ["timeout"], {"elem": {"val": {"concat": ["192.0.2.1", 80]}, "expires": 9}}),
+]
+
+
+@pytest.mark.xfail(strict=True, reason="_element and _member take every value for an address")
+@pytest.mark.parametrize(("kind", "flags", "elem"), FOREIGN, ids=[str(elem) for *_, elem in FOREIGN])
+def test_whatever_somebody_put_into_our_table_is_read_without_an_error(kind: Any, flags: list[str], elem: Any) -> None:
+    found = listing(ARTICLE)
+    foreign = {"family": "inet", "name": "theirs", "table": "wg_routing", "type": kind, "flags": flags, "elem": [elem]}
+    found["nftables"].append({"set": foreign})
+    table, elements = read_table(found)
+    assert table is not None
+    assert [set_.name for set_ in table.sets][0] == "theirs"
+    assert elements == []
+
+
+def test_a_found_table_and_a_wanted_one_make_a_transaction_that_ends_at_the_wanted_one() -> None:
+    networks: frozenset[Any] = frozenset({ip_network("10.0.0.0/8")})
+    found, _ = read_table(listing(with_set(ARTICLE, "wg_networks4", members=networks)))
+    assert found != ARTICLE
+    assert words(table_text(ARTICLE, found), "delete", "add element") == []
+    assert isinstance(next(iter(networks)), IPv4Network)
