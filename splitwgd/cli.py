@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import select
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +103,7 @@ def _in_words(found: dict[str, Any]) -> str:
         for peer in tunnel["peers"]:
             age = peer["handshake_age"]
             shake = "no handshake yet" if age is None else f"last handshake {age} s ago"
-            traffic = f"{_size(peer['received'])} received, {_size(peer['sent'])} sent"
+            traffic = f"{_size(peer['received'])} in, {_size(peer['sent'])} out"
             lines.append(f"  peer {peer['endpoint'] or 'without an address yet'}: {shake}, {traffic}")
     for set_, count in found["addresses"].items():
         lines.append(f"  {set_}: {count} addresses")
@@ -199,11 +199,7 @@ def list_(path: str) -> None:
 def teardown(path: str) -> None:
     """Remove everything that splitwg put into the kernel. Ends the daemon. Safe to run twice."""
     try:
-        ask({"do": "teardown"})
-        deadline = time.monotonic() + _STOP_PATIENCE
-        while time.monotonic() < deadline:
-            ask({"do": "status"})
-            time.sleep(0.05)
+        _wait_for_end_of(ask({"do": "teardown"})["pid"])
     except NoDaemon:
         pass
     kernel = Kernel()
@@ -213,6 +209,20 @@ def teardown(path: str) -> None:
     if left.objects:
         raise SplitwgError(f"still there:\n{left}")
     click.echo("nothing of splitwg is left in the kernel")
+
+
+def _wait_for_end_of(pid: int) -> None:
+    """Two that remove the same things at once would stumble over each other."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ended, _, _ = select.select([process], [], [], _STOP_PATIENCE)
+    finally:
+        os.close(process)
+    if not ended:
+        raise SplitwgError(f"splitwgd (pid {pid}) was told to stop and still runs after {_STOP_PATIENCE:.0f} s")
 
 
 def _config_if_any(path: str) -> Config | None:

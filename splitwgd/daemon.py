@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -64,7 +65,7 @@ class Daemon:
     async def run(self) -> None:
         """Until somebody says stop."""
         self.listener.bind(self.config.listen)
-        self._tell_notes(self.config)
+        self._tell_notes(self.config.notes)
         await self.reconciler.start(self.config)
         await self.reconciler.release(self.forwarder.release(), self.config)
         self.reconciler.listen()
@@ -139,17 +140,18 @@ class Daemon:
         self.forwarder.swap(zones)
         self.forwarder.cache.resize(config.cache_size)
         self.ledger.min_lifetime = config.routing.min_lifetime
+        self._tell_notes(note for note in config.notes if note not in self.config.notes)
         self.config = config
         await self.listener.start(self.forwarder.take)
         self.listener.keep_only(config.listen)
         await self.reconciler.shrink_to(config)
         await self.reconciler.release(self.forwarder.release(), config)
         self.endpoints.changed()
-        self._tell_notes(config)
         log.info("reloaded: %s", await self._line())
 
-    def _tell_notes(self, config: Config) -> None:
-        for note in config.notes:
+    @staticmethod
+    def _tell_notes(notes: Iterable[str]) -> None:
+        for note in notes:
             log.warning("%s", note)
 
     # -- what is told
@@ -170,6 +172,7 @@ class Daemon:
             case "teardown":
                 self.teardown = True
                 self.stopped.set()
+                return {"pid": os.getpid()}
             case unknown:
                 return {"error": f"there is no {unknown!r}"}
         return {"trouble": self.reconciler.trouble}

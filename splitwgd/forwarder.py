@@ -72,6 +72,7 @@ class Forwarder:
     nft: Nft
     counts: Counts = field(default_factory=Counts)
     _pending: dict[bytes, _Pending] = field(default_factory=dict)
+    _silent: set[str] = field(default_factory=set)  # groups whose last question had no answer
     _held: list[_Held] = field(default_factory=list)
 
     def take(self, data: bytes, client: Client) -> None:
@@ -110,9 +111,16 @@ class Forwarder:
             self._ask(pending)
             return
         if isinstance(outcome, UpstreamError):
-            log.info("%s: no answer: %s", to_text(pending.query.name), outcome)
+            # Which names are asked for is nobody's business, not even the journal's; and one line is enough.
+            log.debug("%s: no answer: %s", to_text(pending.query.name), outcome)
+            if group.name not in self._silent:
+                log.warning("no answer from %s", outcome)
+            self._silent.add(group.name)
             self._fail(pending)
             return
+        if group.name in self._silent:
+            self._silent.discard(group.name)
+            log.info("%s answers again", group.name)
         policy = group_of_chain(outcome.chain, self.zones.find)
         places = _places(policy, outcome.addresses)
         if not places:

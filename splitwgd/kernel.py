@@ -156,7 +156,7 @@ class Kernel:
     def _remove(self, remove: Remove) -> None:
         match remove.found:
             case Table(name=name):
-                self._nft.run(f"delete table inet {name}")
+                self._nft.run(f"add table inet {name}\ndelete table inet {name}")  # absent is no error
             case Rule() as rule:
                 self._netlink.remove_rule(rule)
             case Route() as route:

@@ -127,7 +127,8 @@ class Netlink:
         self._change("route", "add", route)
 
     def remove_route(self, route: Route) -> None:
-        self._change("route", "del", route)
+        if route.link is None or self._get_link(route.link) is not None:  # else it went with its link
+            self._change("route", "del", route)
 
     def _route(self, route: Route) -> dict[str, Any]:
         settings: dict[str, Any] = {

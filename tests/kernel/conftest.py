@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -100,9 +99,3 @@ def end_all(space: Space, uapi: Uapi) -> None:
 
     wait_until(none_left)
 
-
-@pytest.fixture
-def swept() -> Iterator[None]:
-    """What a library leaves lying about is collected here and not in the middle of another test."""
-    yield
-    gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -516,9 +517,8 @@ def test_a_peer_that_roamed_by_itself_is_left_where_it_is(space: Space) -> None:
 # -- what is let go
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="netlink.forget_flows deletes in the middle of a lazy dump")
+@pytest.mark.xfail(strict=True, reason="netlink.forget_flows deletes in the middle of a lazy dump")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.usefixtures("swept")
 def test_a_released_address_leaves_its_set_and_its_flows_are_forgotten(space: Space) -> None:
     sh("conntrack -I -s 10.1.0.2 -d 203.0.113.1 -p udp --sport 1 --dport 2 --timeout 99 --mark 1")
 
@@ -527,7 +527,13 @@ def test_a_released_address_leaves_its_set_and_its_flows_are_forgotten(space: Sp
         await reconciler.start(config)
         insert("203.0.113.1")
         insert("203.0.113.2")
-        await reconciler.release([("wg_domains4", ip("203.0.113.1")), ("wg_domains6", ip("2001:db8::1"))], config)
+        words = ""
+        try:
+            await reconciler.release([("wg_domains4", ip("203.0.113.1")), ("wg_domains6", ip("2001:db8::1"))], config)
+        except RuntimeError as error:
+            words = str(error)
+        gc.collect()  # what that error leaves open must not fail another test
+        assert not words
         assert set(elements()) == {"203.0.113.2"}
         assert "203.0.113.1" not in sh("conntrack -L")
         await reconciler.release([], config)

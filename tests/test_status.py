@@ -1,0 +1,116 @@
+"""What `splitwg status` says of a tunnel that works, one that does not, and one that is meant to be down."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from splitwgd.diff import compare
+from splitwgd.kernel import Observed
+from splitwgd.objects import Element, Endpoint, PeerState
+from splitwgd.plan import Facts, Plan, make_plan
+from splitwgd.status import SESSION, make_status, status_line
+from tests.samples import PATH, PRIVATE_KEY, PUBLIC_KEY, config_with
+
+CONFIG = config_with({"tunneled.domains": '["a.example", "b.example"]', "tunneled.networks": '["198.51.100.0/24"]'})
+PLAN = make_plan(CONFIG, Facts())
+ELEMENTS = tuple(
+    Element(name, ip_address(address), "a.example", 60.0)
+    for name, address in (("wg_domains6", "2001:db8::1"), ("wg_domains4", "192.0.2.1"), ("wg_domains4", "192.0.2.2"))
+)
+NOW = 1_700_000_000.0
+
+
+def status(
+    ages: tuple[int | None, ...] = (30,), found: Plan = PLAN, down: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """The status while the peers' last handshakes were so many seconds ago, None for never."""
+    peers = [
+        PeerState(bytes(range(32, 64)), Endpoint("192.0.2.7", 51820), 0 if age is None else int(NOW) - age, 10, 20)
+        for age in ages
+    ]
+    return make_status(CONFIG, PLAN, Observed(found, ELEMENTS), compare(PLAN, found), {"wg0": peers}, down, NOW)
+
+
+@pytest.mark.parametrize(
+    ("ages", "found", "down", "state"),
+    [
+        ((30,), PLAN, frozenset(), "on"),
+        ((SESSION - 1,), PLAN, frozenset(), "on"),
+        ((SESSION,), PLAN, frozenset(), "closed"),
+        ((None,), PLAN, frozenset(), "closed"),
+        ((), PLAN, frozenset(), "closed"),
+        ((9999, 30), PLAN, frozenset(), "on"),
+        ((None, 9999), PLAN, frozenset(), "closed"),
+        ((30,), Plan.empty(), frozenset(), "closed"),
+        ((30,), PLAN, frozenset({"wg0"}), "down"),
+        ((None,), Plan.empty(), frozenset({"wg0"}), "down"),
+        ((30,), PLAN, frozenset({"wg1"}), "on"),
+    ],
+)
+def test_it_is_on_when_the_tunnel_is_alive_and_nothing_lacks(
+    ages: tuple[int | None, ...], found: Plan, down: frozenset[str], state: str
+) -> None:
+    assert status(ages, found, down)["state"] == state
+
+
+def test_a_tunnel_is_told_with_its_peers() -> None:
+    assert status((30, None))["tunnels"] == [
+        {
+            "link": "wg0",
+            "wanted": "up",
+            "domains": 2,
+            "networks": 1,
+            "servers": ["10.1.0.1"],
+            "handshake_age": 30,
+            "peers": [
+                {
+                    "public_key": PUBLIC_KEY,
+                    "endpoint": "192.0.2.7:51820",
+                    "handshake_age": age,
+                    "received": 10,
+                    "sent": 20,
+                }
+                for age in (30, None)
+            ],
+        }
+    ]
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
+    assert status((-500,))["tunnels"][0]["handshake_age"] == 0
+
+
+def test_addresses_are_counted_by_set() -> None:
+    assert status()["addresses"] == {"wg_domains4": 2, "wg_domains6": 1}
+
+
+def test_what_is_wanted_held_and_different_is_told_in_words() -> None:
+    found = Plan({key: obj for key, obj in PLAN.objects.items() if key[0] != "rule"})
+    told = status(found=found)
+    assert told["config"] == PATH
+    assert told["wanted"] == str(PLAN).split("\n")
+    assert told["held"] == str(found).split("\n")
+    assert told["differs"] == [f"+ ip -{family} rule priority 100 fwmark 0x1/0xff lookup 100" for family in (4, 6)]
+
+
+def test_it_is_json_and_holds_no_secret() -> None:
+    text = json.dumps(status())
+    assert PRIVATE_KEY not in text
+    assert b64encode(bytes(range(32))).decode() not in text
+
+
+@pytest.mark.parametrize(
+    ("ages", "down", "line"),
+    [
+        ((30,), frozenset(), "on: 2 domains through wg0 (up, handshake 30 s ago); 3 addresses"),
+        ((None,), frozenset(), "closed: 2 domains through wg0 (up, no handshake yet); 3 addresses"),
+        ((None,), frozenset({"wg0"}), "down: 2 domains through wg0 (down, no handshake yet); 3 addresses"),
+    ],
+)
+def test_one_line_says_it_all(ages: tuple[int | None, ...], down: frozenset[str], line: str) -> None:
+    assert status_line(status(ages, down=down)) == line
