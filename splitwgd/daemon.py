@@ -189,16 +189,16 @@ class Daemon:
         return status | own | {"trouble": self.reconciler.trouble, "questions": counts}
 
     async def _line(self) -> str:
-        return status_line(await self.status())
+        try:
+            return status_line(await self.status())
+        except SplitwgError as error:
+            return str(error)
 
     async def _keep_telling(self) -> None:
         while True:
             await asyncio.sleep(TELL_EVERY)
             self.ledger.expire(self.loop.time())
-            try:
-                self.notify.status(await self._line())
-            except SplitwgError as error:
-                log.warning("%s", error)
+            self.notify.status(await self._line())
 
     async def _keep_alive(self) -> None:
         interval = self.notify.keep_alive_every()

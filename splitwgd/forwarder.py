@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from splitwgd.answers import Reply
 from splitwgd.cache import Cache, group_of_chain
-from splitwgd.errors import KernelError, UpstreamError
+from splitwgd.errors import KernelError, SplitwgError, UpstreamError
 from splitwgd.learned import Ledger, Place, may_enter
 from splitwgd.listener import Client
 from splitwgd.message import SERVFAIL, BadQuery, Query, error_reply, fit_reply, read_query
@@ -163,7 +163,7 @@ class Forwarder:
         for _ in range(WRITE_TRIES):
             try:
                 self.nft.run(text)
-            except KernelError as error:
+            except SplitwgError as error:
                 failure = error
             else:
                 return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from splitwgd.config import Config
 from splitwgd.diff import Diff, Put, Remove
-from splitwgd.errors import KernelError
+from splitwgd.errors import KernelError, MachineError
 from splitwgd.netlink import Netlink, has_ipv6
 from splitwgd.nft import Nft
 from splitwgd.objects import (
@@ -107,7 +107,14 @@ class Kernel:
         self._wire(link).aim(link, public_key, endpoint)
 
     def _wire(self, link: str) -> Wire:
-        return self._kernel_wireguard if self._netlink.kind(link) == "wireguard" else self._uapi
+        match self._netlink.kind(link):
+            case "wireguard":
+                return self._kernel_wireguard
+            case "tun" | None:
+                return self._uapi
+            case kind:
+                what = f"{link} exists and is no WireGuard link ({kind or 'a device'})"
+                raise MachineError(f"{what}; give the link or the wg-quick file another name")
 
     # -- changes
 

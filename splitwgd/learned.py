@@ -74,10 +74,6 @@ class Ledger:
                 except NameProblem:
                     holding.strangers = True
 
-    def covers(self, places: Iterable[Place], until: float) -> bool:
-        """Whether each of these stays in its set at least until then."""
-        return all((known := self._holdings.get(place)) is not None and known.until >= until for place in places)
-
     def release(self, stays: Callable[[Name, str], bool]) -> list[Place]:
         """Takes away the names that `stays(name, set)` denies; returns the addresses that nobody holds now."""
         free = []

@@ -5,18 +5,22 @@ rules and routes by their protocol number, a link by its alias. Nothing else is 
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from pyroute2 import IPRoute, NFCTSocket
 from pyroute2.netlink.exceptions import NetlinkError
 
 from splitwgd.errors import KernelError, MachineError
 from splitwgd.objects import Interface, Ip, Link, LooseReversePath, Object, Route, Rule
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PROTOCOL = 83  # of our rules and routes; free in iproute2's rt_protos
 ALIAS = "splitwg"
@@ -26,6 +30,19 @@ _VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
 _UNICAST, _BLACKHOLE = 1, 6  # rtm_type, include/uapi/linux/rtnetlink.h
 _TO_TABLE = 1  # FR_ACT_TO_TBL, include/uapi/linux/fib_rules.h
 _LINK_SCOPE = 253  # RT_SCOPE_LINK
+
+
+def _translated(method: Callable[P, T]) -> Callable[P, T]:
+    """The library's errors end here: a link may vanish, or a dump be cut short, under any reading."""
+
+    @functools.wraps(method)
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*arguments, **options)
+        except NetlinkError as error:
+            raise _explained("netlink", error) from error
+
+    return run
 
 
 class Netlink:
@@ -39,6 +56,7 @@ class Netlink:
 
     # -- what is there
 
+    @_translated
     def observe(self, links: Iterable[str]) -> list[Object]:
         """All that is ours, and the sysctls of the links in question."""
         found: list[Object] = [*self._rules(), *self._routes()]
@@ -47,11 +65,13 @@ class Netlink:
         found += [LooseReversePath(link) for link in links if _reverse_path(link) not in (None, _STRICT)]
         return found
 
+    @_translated
     def kind(self, link: str) -> str | None:
         """The kind of a link ("wireguard", "tun", ...; empty for a plain one), or None when there is none."""
         found = self._get_link(link)
         return None if found is None else found.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
 
+    @_translated
     def is_ours(self, link: str) -> bool:
         found = self._get_link(link)
         return found is not None and found.get_attr("IFLA_IFALIAS") == ALIAS
@@ -123,9 +143,11 @@ class Netlink:
             "protocol": PROTOCOL,
         }
 
+    @_translated
     def put_route(self, route: Route) -> None:
         self._change("route", "add", route)
 
+    @_translated
     def remove_route(self, route: Route) -> None:
         if route.link is None or self._get_link(route.link) is not None:  # else it went with its link
             self._change("route", "del", route)
@@ -155,6 +177,7 @@ class Netlink:
             raise _explained(f"ip link add {name} type wireguard", error) from error
         return True
 
+    @_translated
     def put_link(self, link: Link) -> None:
         """Gives a link its alias, MTU and addresses, and brings it up."""
         found = self._get_link(link.name)
@@ -173,6 +196,7 @@ class Netlink:
         settings = {"index": index, "address": str(address.ip), "prefixlen": prefix}
         self._do(f"ip address {verb} {address}", lambda: self._ip.addr(verb, **settings), verb)
 
+    @_translated
     def remove_link(self, name: str) -> None:
         found = self._get_link(name)
         if found is not None and found.get_attr("IFLA_IFALIAS") == ALIAS:
@@ -186,6 +210,7 @@ class Netlink:
         if _read_sysctl(link) == _LOOSE:
             _write_sysctl(link, _read_sysctl("default") or 0)
 
+    @_translated
     def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
         """Deletes the conntrack entries to these addresses that bear the mark."""
         targets = {str(address) for address in addresses}

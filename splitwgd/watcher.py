@@ -14,6 +14,8 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from splitwgd.errors import MachineError
+
 QUIET = 0.15  # seconds without an event before a change is believed to be whole
 _READING = frozenset({"opened", "closed_no_write"})
 
@@ -35,9 +37,13 @@ class Watcher(FileSystemEventHandler):
             return
         self._stop()
         observer = Observer()
-        for directory in sorted(directories):
-            observer.schedule(self, directory)
-        observer.start()
+        try:
+            for directory in sorted(directories):
+                observer.schedule(self, directory)
+            observer.start()
+        except OSError as error:  # of inotify's limits, mostly
+            remedy = "raise fs.inotify.max_user_watches and max_user_instances"
+            raise MachineError(f"cannot watch {', '.join(sorted(directories))} ({error.strerror}); {remedy}") from error
         self._observer = observer
         self._directories = directories
 

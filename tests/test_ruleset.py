@@ -315,7 +315,7 @@ def test_no_life_is_shortened_by_rounding() -> None:
 # -- read back
 
 
-def listing(table: Table, elements: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+def listing(table: Table, elements: Iterable[Any] = ()) -> dict[str, Any]:
     """What `nft -j list table` prints of it (1.0.6), rules as good as empty; elements are of wg_domains4."""
     common = {"family": "inet", "table": table.name}
     items: list[dict[str, Any]] = [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}}]

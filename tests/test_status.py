@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from ipaddress import ip_address
 from typing import Any
 
@@ -99,9 +98,7 @@ def test_what_is_wanted_held_and_different_is_told_in_words() -> None:
 
 
 def test_it_is_json_and_holds_no_secret() -> None:
-    text = json.dumps(status())
-    assert PRIVATE_KEY not in text
-    assert b64encode(bytes(range(32))).decode() not in text
+    assert PRIVATE_KEY not in json.dumps(status())
 
 
 @pytest.mark.parametrize(
