@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from splitwgd.errors import SplitwgError
@@ -73,7 +74,7 @@ class Control:
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
-            os.unlink(socket_path())
+            Path(socket_path()).unlink(missing_ok=True)  # Python 3.13 has done it already
 
 
 def _user(sock: socket.socket) -> int:

@@ -85,7 +85,6 @@ def test_one_rewrite_leads_from_any_table_to_any_other_and_keeps_the_addresses(n
         Set("wg_domains4", "ipv4_addr", frozenset({"timeout", "interval"})),
         Set("wg_domains4", "ipv4_addr", frozenset({"timeout"}), 3),
         Set("wg_domains4", "ipv6_addr", frozenset({"timeout"}), 65536),
-        Set("wg_domains4", "ipv4_addr", frozenset()),
     ],
     ids=str,
 )
@@ -274,7 +273,7 @@ def test_a_socket_with_the_tunnels_mark_is_tunneled_wherever_it_goes(house: Hous
 
 FOREIGN_MARKS = """
 table inet other {
-  chain before { type filter hook output priority -200; meta mark set meta mark | 0x40000; ct mark set ct mark | 0x80000; }
+  chain before { type filter hook output priority -190; meta mark set meta mark | 0x40000; ct mark set ct mark | 0x80000; }
   chain after { type filter hook postrouting priority 200;
     udp dport 4444 meta mark & 0xffffffff == 0x40001 ct mark & 0xffffffff == 0x80001 counter comment "tunneled"
     udp dport 4444 meta mark & 0xffffffff == 0x40000 ct mark & 0xffffffff == 0x80000 counter comment "plain"
@@ -454,18 +453,43 @@ def test_a_server_on_this_machine_is_reached_at_its_own_address(house: House) ->
         assert server.recv(100) == b"to the local one"
 
 
-def test_a_link_local_server_is_refused_at_once(house: House) -> None:
-    scope = socket.if_nametoindex("eth0")
-    with socket.socket(socket.AF_INET6) as sock:
-        sock.settimeout(10)
-        with pytest.raises(OSError, match="Permission denied|refused|prohibited"):
-            sock.connect(("fe80::53", 53, 0, scope))
-    with udp("fe80::53") as sock:
-        sock.connect(("fe80::53", 53, 0, scope))
-        with pytest.raises(OSError, match="Permission denied|refused|prohibited"):
+@pytest.mark.parametrize(
+    "kind",
+    [
+        socket.SOCK_DGRAM,
+        pytest.param(
+            socket.SOCK_STREAM,
+            marks=pytest.mark.xfail(strict=True, reason="a reject by ICMPv6 does not find back to a link-local address"),
+        ),
+    ],
+)
+def test_a_link_local_server_is_refused_at_once(house: House, kind: socket.SocketKind) -> None:
+    with socket.socket(socket.AF_INET6, kind) as sock:
+        sock.settimeout(1)
+        with pytest.raises((ConnectionRefusedError, PermissionError)):
+            sock.connect(("fe80::53", 53, 0, socket.if_nametoindex("eth0")))
             for _ in range(2):
                 sock.send(b"question")
     assert not house.uplink.carried(b"question")
+
+
+# -- a host without IPv6 outside
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+def test_without_an_ipv6_uplink_members_are_tunneled_and_others_fail_at_once(
+    house: House, kind: socket.SocketKind
+) -> None:
+    sh("ip -6 route del default via 2001:db8:c::1; ip -6 addr del 2001:db8:c::2/64 dev eth0")
+    send(MEMBERS[1], b"to a member")
+    house.tunnel.wait_for(b"to a member")
+    with socket.socket(socket.AF_INET6, kind) as sock:
+        sock.settimeout(10)
+        with pytest.raises(OSError, match="unreachable|No route to host|not permitted|denied"):
+            sock.connect((STRANGERS[1], 4444))
+            for _ in range(2):
+                sock.send(b"to others")
+    assert not house.tunnel.carried(ip(STRANGERS[1]).packed)
 
 
 # -- down on purpose
@@ -482,7 +506,7 @@ def test_while_the_tunnel_is_down_its_destinations_are_refused_at_once(
             sock.connect((to, 443))
     with udp(to) as sock:
         sock.connect((to, 4444))
-        with pytest.raises(OSError, match="Permission denied|No route to host|refused"):
+        with pytest.raises(PermissionError):
             for _ in range(2):
                 sock.send(b"to a member")
     send(STRANGERS[0], b"sentinel")
