@@ -1,6 +1,7 @@
 """Reads an upstream's reply, bounded: what may be kept, for how long, and which addresses it leads to.
 
-Only the chain that starts at the question counts: CNAMEs from it, and the addresses at their owners.
+Only the chain that starts at the question counts: CNAMEs from it, and the addresses at their owners (in the
+hints of HTTPS and SVCB records, too).
 Nothing from the other sections becomes an address (RFC 5452 §6).
 """
 
@@ -15,12 +16,14 @@ from splitwgd.message import (
     AAAA,
     CNAME,
     HEADER,
+    HTTPS,
     NOERROR,
     NXDOMAIN,
     OPT,
     QR,
     RECORD,
     SOA,
+    SVCB,
     TC,
     A,
     Query,
@@ -30,6 +33,7 @@ from splitwgd.names import Name
 from splitwgd.objects import Ip
 
 CHAIN_LIMIT = 12  # CNAMEs that are followed; unbound restarts 11 times
+LABELS_LIMIT = 127  # in a name of 255 bytes; a pointer without a label between it and the next is useless
 TTL_LIMIT = 86_400  # seconds; a longer TTL is given to clients as this one, so that set elements outlive it
 
 
@@ -75,7 +79,7 @@ def _read(data: bytes, query: Query) -> Reply:
     position = 12 + len(query.question)
     rcode = flags & 0xF
     ttl_places: list[int] = []
-    aliases: dict[Name, Name] = {}
+    aliases: dict[Name, list[Name]] = {}
     owned: dict[Name, list[Ip]] = {}
     lives: list[int] = []
     negative = 0
@@ -104,14 +108,12 @@ def _read(data: bytes, query: Query) -> Reply:
             elif record_type == AAAA and length == 16:
                 owned.setdefault(_name(data, start, query), []).append(IPv6Address(data[rdata:position]))
             elif record_type == CNAME:
-                aliases[_name(data, start, query)] = _name(data, rdata, query)
+                aliases.setdefault(_name(data, start, query), []).append(_name(data, rdata, query))
+            elif record_type in (SVCB, HTTPS):
+                owned.setdefault(_name(data, start, query), []).extend(_hints(data[rdata:position]))
         elif record_type == SOA and place < answers + authorities and length >= 20:
             negative = min(ttl, int.from_bytes(data[position - 4 : position], "big"))  # RFC 2308 §5
-    chain = [query.name]
-    while (target := aliases.get(chain[-1])) is not None:
-        if target in chain or len(chain) > CHAIN_LIMIT:
-            raise MessageError("a chain of aliases without an end")
-        chain.append(target)
+    chain = _chain(query.name, aliases)
     addresses = tuple(address for name in chain for address in owned.get(name, ()))
     truncated = bool(flags & TC)
     keepable = rcode in (NOERROR, NXDOMAIN) and not truncated
@@ -122,17 +124,45 @@ def _read(data: bytes, query: Query) -> Reply:
     return Reply(rcode, truncated, bytes(body[:position]), places, ttl if keepable else 0, tuple(chain), addresses)
 
 
+def _chain(name: Name, aliases: dict[Name, list[Name]]) -> list[Name]:
+    """The name and all that its aliases lead to. An owner has one alias, but who is to say which is followed."""
+    chain = [name]
+    for alias in chain:
+        for target in aliases.get(alias, ()):
+            if target in chain or len(chain) > CHAIN_LIMIT:
+                raise MessageError("a chain of aliases without an end")
+            chain.append(target)
+    return chain
+
+
+def _hints(rdata: bytes) -> list[Ip]:
+    """The addresses that a browser may dial at once (RFC 9460 §7.3): keys 4 and 6 of the parameters."""
+    addresses: list[Ip] = []
+    position = skip_name(rdata, 2)
+    while position < len(rdata):
+        key, length = struct.unpack_from("!HH", rdata, position)
+        value = rdata[position + 4 : position + 4 + length]
+        position += 4 + length
+        if key == 4:
+            addresses += [IPv4Address(value[start : start + 4]) for start in range(0, len(value) - 3, 4)]
+        elif key == 6:
+            addresses += [IPv6Address(value[start : start + 16]) for start in range(0, len(value) - 15, 16)]
+    return addresses
+
+
 def _name(data: bytes, position: int, query: Query) -> Name:
     """The lower-case name that begins here. Pointers must lead back (RFC 9267 §2), so it ends."""
     if data[position : position + 2] == b"\xc0\x0c":
         return query.name
     labels = bytearray()
     limit = position
+    hops = 0
     while length := data[position]:
         if length >= 0xC0:
             target = (length & 0x3F) << 8 | data[position + 1]
-            if target >= limit:
-                raise MessageError("a compression pointer that does not lead back")
+            hops += 1
+            if target >= limit or hops > LABELS_LIMIT:
+                raise MessageError("a compression pointer that does not lead back, or too many")
             limit = position = target
             continue
         if length > 63:

@@ -6,9 +6,10 @@ Decides nothing about the kernel (that is `plan`) and opens nothing: files come 
 from __future__ import annotations
 
 import os.path
+import re
 import tomllib
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from splitwgd.errors import ConfigError, Problem
@@ -95,7 +96,7 @@ def load_config(path: str, files: Files) -> Config:
         raise ConfigError([Problem(path, f"cannot be read ({error.strerror})", "check its owner and mode")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(path, f"is not UTF-8 (byte {error.start})", "save it as UTF-8")]) from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or what a monstrous value raises
         raise ConfigError([Problem(path, f"is not TOML: {error}", "mend that line")]) from error
     reader = _Reader(path, document, files)
     config = reader.config()
@@ -106,6 +107,8 @@ def load_config(path: str, files: Files) -> Config:
 
 _LOOPBACKS = ("127.0.0.53", "127.0.0.1", "::1")
 _REDIRECTED_TO = ("127.0.0.1", "::1")  # where nft's redirect leads locally made packets
+_LINK_NAME = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")  # as wg-quick has it: short, and no wildcard of nft or the kernel
+_NO_LINKS = ("lo", "all", "default", ".", "..")  # each means something else under /proc/sys/net
 _RESERVED_TABLES = (0, 253, 254, 255)
 # section -> its keys. One place says what exists, so that a misspelt key can be told from a known one.
 _KEYS = {
@@ -127,37 +130,32 @@ class _Reader:
         self.notes: list[str] = []
 
     def config(self) -> Config | None:
-        self.settings.unknown_keys(_KEYS)
-        listen = self.settings.many("dns.listen", "an address of this machine", _address) or _parse_all(_LOOPBACKS)
-        servers = self._servers(
-            "dns.tunneled",
-            listen,
-            self.settings.required("dns.tunneled", 'name the server behind the tunnel, as in ["10.1.0.1"]'),
-        )
-        default = self._servers(
-            "dns.default", listen, self.settings.required("dns.default", 'name a server, as in ["9.9.9.9"]')
-        )
+        """The configuration, or None where it lacks what it cannot be without; problems tell either way."""
+        settings = self.settings
+        settings.unknown_keys(_KEYS)
+        redirect = settings.plain("dns.redirect", True, bool, "true or false")
+        listen = self._listen(redirect)
+        servers = self._servers("dns.tunneled", listen, settings.required("dns.tunneled", 'write ["10.1.0.1"] or so'))
+        default = self._servers("dns.default", listen, settings.required("dns.default", 'write ["9.9.9.9"] or so'))
         forward = self._forward(listen)
         patterns = self._patterns({name for name, _ in forward})
-        networks = tuple(self.settings.many("tunneled.networks", "a network such as 198.51.100.0/24", _network))
+        networks = tuple(settings.many("tunneled.networks", "a network such as 198.51.100.0/24", _network))
+        bypass = tuple(settings.many("dns.bypass", "a server's address", _address))
+        cache_size = settings.number("dns.cache_size", 10_000, 0, 10_000_000)
         routing = self._routing()
-        redirect = self.settings.plain("dns.redirect", True, bool, "true or false")
-        for loopback in _parse_all(_REDIRECTED_TO):
-            if redirect and loopback not in listen:
-                self.settings.problem("dns.listen", f"lacks {loopback}", "add it, or set dns.redirect = false")
         wireguard = self._wireguard()
         if wireguard is None:
             return None
-        link = os.path.basename(wireguard.path).removesuffix(".conf")
+        link = _link_of(wireguard.path)
         tunnel = Tunnel(link, link, "wg", routing.fwmark, routing.table, servers, patterns, networks, wireguard)
         return Config(
             path=self.path,
             default=default,
             forward=forward,
-            listen=tuple(listen),
-            cache_size=self.settings.number("dns.cache_size", 10_000, 0, 10_000_000),
+            listen=listen,
+            cache_size=cache_size,
             redirect=redirect,
-            bypass=tuple(self.settings.many("dns.bypass", "a server's address", _address)),
+            bypass=bypass,
             routing=routing,
             tunnels=(tunnel,),
             files=tuple(self.used),
@@ -166,23 +164,37 @@ class _Reader:
 
     # -- sections
 
-    def _servers(self, key: str, listen: list[Ip], values: Any) -> tuple[Server, ...]:
+    def _listen(self, redirect: bool) -> tuple[Ip, ...]:
+        listen = tuple(self.settings.many("dns.listen", "an address of this machine", _address))
+        if not listen and self.settings.get("dns.listen") == []:
+            self.settings.problem("dns.listen", "is empty", "name an address, or leave the key out")
+        listen = listen or tuple(ip_address(text) for text in _LOOPBACKS)
+        for text in _REDIRECTED_TO:
+            if redirect and ip_address(text) not in listen:
+                self.settings.problem("dns.listen", f"lacks {text}", "add it, or set dns.redirect = false")
+        return listen
+
+    def _servers(self, key: str, listen: tuple[Ip, ...], values: Any) -> tuple[Server, ...]:
         servers = tuple(self.settings.each(key, values, "a server's address such as 9.9.9.9", _server))
         for server in servers:
             if server.port == 53 and server.address in listen:
                 self.settings.problem(key, f"{server} is splitwgd itself", "name a server that it can ask")
         return servers
 
-    def _forward(self, listen: list[Ip]) -> tuple[tuple[Name, tuple[Server, ...]], ...]:
+    def _forward(self, listen: tuple[Ip, ...]) -> tuple[tuple[Name, tuple[Server, ...]], ...]:
         zones = self.settings.plain("dns.forward", {}, dict, "a table of zones and their servers")
-        forward = []
+        forward: dict[Name, tuple[Server, ...]] = {}
         for text, values in zones.items():
             key = f"dns.forward.{text!r}"
             name = self.settings.parsed(key, text, "a zone", parse_name)
             servers = self._servers(key, listen, values)
-            if name is not None and servers:
-                forward.append((name, servers))
-        return tuple(forward)
+            if values == []:
+                self.settings.problem(key, "has no server", "name one, or remove the zone")
+            if name in forward:
+                self.settings.problem(key, "is this zone for the second time", "keep one")
+            if name is not None:
+                forward[name] = servers
+        return tuple(forward.items())
 
     def _patterns(self, zones: set[Name]) -> tuple[Pattern, ...]:
         patterns = self.settings.many("tunneled.domains", "a domain such as example.com", parse_pattern)
@@ -225,9 +237,8 @@ class _Reader:
             except NameProblem as problem:
                 bad += 1
                 if bad <= LISTED_AT_MOST:
-                    self.settings.problems.append(
-                        Problem(f"{path}:{number}", f"{entry!r}: {problem.what}", problem.remedy)
-                    )
+                    what = f"{entry[:60]!r}: {problem.what}"
+                    self.settings.problems.append(Problem(f"{path}:{number}", what, problem.remedy))
         if bad > LISTED_AT_MOST:
             self.settings.problems.append(
                 Problem(path, f"{bad - LISTED_AT_MOST} more lines like these", "mend them too")
@@ -258,9 +269,8 @@ class _Reader:
         entry = self.settings.plain("wireguard.config", "/etc/wireguard/wg0.conf", str, "the path of a wg-quick file")
         path = os.path.join(os.path.dirname(self.path), entry)
         self.used.append(path)
-        link = os.path.basename(path).removesuffix(".conf")
-        # dev_valid_name() in net/core/dev.c: under IFNAMSIZ, no slash, no colon, no white space.
-        if not 0 < len(link) < 16 or link in (".", "..") or any(mark in ':"' or mark.isspace() for mark in link):
+        link = _link_of(path)
+        if not _LINK_NAME.fullmatch(link) or link in _NO_LINKS:
             self.settings.problem("wireguard.config", f"{link!r} cannot name a link", "rename the file, as in wg0.conf")
         text = self.settings.text(
             path, "wireguard.config", "put the file of your provider there, or set wireguard.config"
@@ -272,15 +282,18 @@ class _Reader:
         return wireguard
 
 
-def _parse_all(texts: tuple[str, ...]) -> list[Ip]:
-    return [ip_address(text) for text in texts]
+def _link_of(path: str) -> str:
+    return os.path.basename(path).removesuffix(".conf")
 
 
 def _address(text: str) -> Ip:
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
         raise ValueError("is no IP address") from None
+    if "%" in text:
+        raise ValueError("has a scope, and link-local addresses cannot be used here")
+    return address
 
 
 def _network(text: str) -> Network:
@@ -288,7 +301,7 @@ def _network(text: str) -> Network:
         network = ip_network(text)
     except ValueError as error:
         raise ValueError(str(error)) from None
-    if network.is_loopback or network.is_link_local or network.is_multicast:
+    if "%" in text or network.is_loopback or network.is_link_local or network.is_multicast:
         raise ValueError("never leaves this machine or its link")
     return network
 
@@ -296,11 +309,14 @@ def _network(text: str) -> Network:
 def _server(text: str) -> Server:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") if bracket and rest.startswith(":") else ("53" if not rest else "")
+        port = "53" if bracket and not rest else rest.removeprefix(":") if rest.startswith(":") else ""
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     else:
         host, port = text, "53"
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    if not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise ValueError("has no valid port")
-    return Server(_address(host), int(port))
+    address = _address(host)
+    if address.is_unspecified or isinstance(address, IPv6Address) and address.ipv4_mapped:
+        raise ValueError("is another name for this machine or for an IPv4 address")
+    return Server(address, int(port))

@@ -20,7 +20,8 @@ from splitwgd.message import SERVFAIL, BadQuery, Query, error_reply, fit_reply, 
 from splitwgd.names import Name, to_text
 from splitwgd.nft import Nft
 from splitwgd.objects import Element, Ip
-from splitwgd.ruleset import domain_set, insert_text
+from splitwgd.ruleset import domain_set
+from splitwgd.transaction import insert_text
 from splitwgd.upstream import Upstreams
 from splitwgd.zones import Group, Zones
 

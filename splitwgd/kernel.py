@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from splitwgd.config import Config
 from splitwgd.diff import Diff, Put, Remove
-from splitwgd.errors import KernelError, MachineError
-from splitwgd.netlink import Netlink, has_ipv6
+from splitwgd.errors import KernelError, MachineError, SplitwgError
+from splitwgd.learned import Place
+from splitwgd.netlink import Netlink, has_ipv6, is_strict
 from splitwgd.nft import Nft
 from splitwgd.objects import (
     Device,
@@ -30,7 +31,8 @@ from splitwgd.objects import (
     Table,
 )
 from splitwgd.plan import Facts, Plan
-from splitwgd.ruleset import TABLE, read_table, table_text
+from splitwgd.ruleset import TABLE
+from splitwgd.transaction import delete_text, read_table, table_text
 from splitwgd.uapi import Uapi
 from splitwgd.wireguard import KernelWireGuard
 
@@ -61,13 +63,18 @@ class Kernel:
     def facts(self, config: Config, down: frozenset[str]) -> Facts:
         """What a plan has to know of this machine."""
         self._uapi.reap()
-        adopted = {}
-        for tunnel in config.tunnels:
-            if self._netlink.kind(tunnel.link) is not None and not self._netlink.is_ours(tunnel.link):
-                adopted[tunnel.link] = self._wire(tunnel.link).read(tunnel.link)[0].fwmark
+        adopted, broken = {}, {}
+        links = [tunnel.link for tunnel in config.tunnels]
+        for link in links:
+            if self._netlink.kind(link) is not None and not self._netlink.is_ours(link):
+                try:
+                    adopted[link] = self._wire(link).read(link)[0].fwmark
+                except SplitwgError as error:
+                    broken[link] = str(error)
         mtus = [self._netlink.uplink_mtu(to, config.routing.direct) for to in _endpoints(config)]
         families = (4, 6) if has_ipv6() else (4,)
-        return Facts(min((mtu for mtu in mtus if mtu), default=1500), families, adopted, down)
+        strict = frozenset(link for link in links if is_strict(link))
+        return Facts(min((mtu for mtu in mtus if mtu), default=1500), families, strict, adopted, down, broken)
 
     def observe(self, config: Config | None) -> Observed:
         """What is there now. Without a configuration: what a teardown has to find."""
@@ -94,8 +101,11 @@ class Kernel:
     def _outer_marks(self, links: Iterable[str], direct: int) -> list[Object]:
         found: list[Object] = []
         for link in links:
-            if self._netlink.kind(link) is not None and self._wire(link).read(link)[0].fwmark == direct:
-                found.append(OuterMark(link, direct))
+            try:
+                if self._netlink.kind(link) is not None and self._wire(link).read(link)[0].fwmark == direct:
+                    found.append(OuterMark(link, direct))
+            except SplitwgError:  # it cannot be used: `facts` says why
+                continue
         return found
 
     def states(self, link: str) -> list[PeerState]:
@@ -131,9 +141,17 @@ class Kernel:
         for remove in diff.shrink:
             self._remove(remove)
 
-    def delete(self, text: str) -> None:
-        """Runs an nft transaction that takes elements out."""
-        self._nft.run(text)
+    def delete(self, places: list[Place]) -> None:
+        """Takes elements out of their sets; some may have ended by themselves."""
+        try:
+            self._nft.run(delete_text(places))
+        except KernelError:  # one that is absent fails them all
+            for place in places:
+                try:
+                    self._nft.run(delete_text([place]))
+                except KernelError as error:
+                    if "No such file or directory" not in str(error):
+                        raise
 
     def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
         """Deletes the conntrack entries to these addresses that bear the mark."""

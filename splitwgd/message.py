@@ -14,7 +14,7 @@ from splitwgd.names import Name
 
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-A, SOA, CNAME, AAAA, OPT = 1, 6, 5, 28, 41
+A, CNAME, SOA, AAAA, OPT, SVCB, HTTPS = 1, 5, 6, 28, 41, 64, 65
 IN = 1
 HEADER = struct.Struct("!HHHHHH")
 # The fixed part of a record after its owner: type, class, TTL, length (RFC 1035 §3.2.1).

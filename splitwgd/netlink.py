@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import functools
 import socket
-import struct
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
@@ -28,7 +27,7 @@ _STRICT, _LOOSE = 1, 2  # rp_filter, Documentation/networking/ip-sysctl.rst
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
 _UNICAST, _BLACKHOLE = 1, 6  # rtm_type, include/uapi/linux/rtnetlink.h
-_TO_TABLE = 1  # FR_ACT_TO_TBL, include/uapi/linux/fib_rules.h
+_TO_TABLE, _INVERT = 1, 0x2  # FR_ACT_TO_TBL, FIB_RULE_INVERT, include/uapi/linux/fib_rules.h
 _LINK_SCOPE = 253  # RT_SCOPE_LINK
 
 
@@ -62,7 +61,7 @@ class Netlink:
         found: list[Object] = [*self._rules(), *self._routes()]
         for name, index in self._ours().items():
             found.append(self._link(name, index))
-        found += [LooseReversePath(link) for link in links if _reverse_path(link) not in (None, _STRICT)]
+        found += [LooseReversePath(link) for link in links if _is_loosened(link)]
         return found
 
     @_translated
@@ -96,7 +95,8 @@ class Netlink:
     def _link(self, name: str, index: int) -> Link:
         (link,) = self._ip.get_links(index)
         addresses = frozenset(
-            ip_interface(f"{address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
+            # IFA_ADDRESS is the peer's where there is one (include/uapi/linux/if_addr.h).
+            ip_interface(f"{address.get_attr('IFA_LOCAL') or address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
             for address in self._ip.get_addr(index=index)
             if address["scope"] != _LINK_SCOPE  # the kernel makes link-local ones by itself
         )
@@ -106,7 +106,7 @@ class Netlink:
     def _rules(self) -> Iterable[Rule]:
         for family in _FAMILIES.values():
             for rule in self._ip.get_rules(family=family):
-                if rule.get_attr("FRA_PROTOCOL") == PROTOCOL and rule["action"] == _TO_TABLE:
+                if rule.get_attr("FRA_PROTOCOL") == PROTOCOL and _is_plain(rule):
                     mark, mask = rule.get_attr("FRA_FWMARK") or 0, rule.get_attr("FRA_FWMASK") or 0
                     priority, table = rule.get_attr("FRA_PRIORITY") or 0, rule.get_attr("FRA_TABLE")
                     yield Rule(_VERSIONS[rule["family"]], priority, mark, mask, table)
@@ -115,7 +115,7 @@ class Netlink:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in self._ip.get_links()}
         for family in _FAMILIES.values():
             for route in self._ip.get_routes(family=family, proto=PROTOCOL):
-                if route["proto"] != PROTOCOL or route["dst_len"]:
+                if route["proto"] != PROTOCOL or route["dst_len"] or route["type"] not in (_UNICAST, _BLACKHOLE):
                     continue
                 link = names.get(route.get_attr("RTA_OIF")) if route["type"] == _UNICAST else None
                 metric = route.get_attr("RTA_PRIORITY") or 0
@@ -145,7 +145,7 @@ class Netlink:
 
     @_translated
     def put_route(self, route: Route) -> None:
-        self._change("route", "add", route)
+        self._change("route", "replace", route)  # of another type, it may stand there already
 
     @_translated
     def remove_route(self, route: Route) -> None:
@@ -207,7 +207,7 @@ class Netlink:
 
     def tighten(self, link: str) -> None:
         """As a new link would have it."""
-        if _read_sysctl(link) == _LOOSE:
+        if _is_loosened(link):
             _write_sysctl(link, _read_sysctl("default") or 0)
 
     @_translated
@@ -215,7 +215,7 @@ class Netlink:
         """Deletes the conntrack entries to these addresses that bear the mark."""
         targets = {str(address) for address in addresses}
         with NFCTSocket() as conntrack:
-            for flow in conntrack.dump(mark=mark, mark_mask=mask):
+            for flow in list(conntrack.dump(mark=mark, mark_mask=mask)):  # a delete would end a lazy dump
                 original = flow.get_attr("CTA_TUPLE_ORIG")
                 ip = original.get_attr("CTA_TUPLE_IP") if original else None
                 target = ip and (ip.get_attr("CTA_IP_V4_DST") or ip.get_attr("CTA_IP_V6_DST"))
@@ -228,7 +228,11 @@ class Netlink:
 
     def _do(self, what: str, change: Callable[[], object], verb: str = "add") -> None:
         """Runs one change. That it is so already, or gone already, is what was wanted."""
-        fine = {"add": (errno.EEXIST,), "del": (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)}
+        fine = {
+            "add": (errno.EEXIST,),
+            "replace": (),
+            "del": (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL),
+        }
         try:
             change()
         except NetlinkError as error:
@@ -240,6 +244,14 @@ def _explained(what: str, error: NetlinkError) -> KernelError | MachineError:
     if error.code == errno.EPERM:
         return MachineError(f"{what}: no right to; run as root or with CAP_NET_ADMIN")
     return KernelError(f"{what}: {error.args[-1]}")
+
+
+def _is_plain(rule: Any) -> bool:
+    """Whether a rule looks at nothing but the mark: one that somebody narrowed is not the one we made."""
+    narrow: tuple[str, ...] = ("FRA_SRC", "FRA_DST", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_IP_PROTO", "FRA_UID_RANGE")
+    narrow += ("FRA_SPORT_RANGE", "FRA_DPORT_RANGE", "FRA_TUN_ID")
+    looks = any(rule.get_attr(name) for name in narrow) or rule["tos"] or rule["flags"] & _INVERT
+    return rule["action"] == _TO_TABLE and not looks
 
 
 def has_ipv6() -> bool:
@@ -261,10 +273,19 @@ def _read_sysctl(link: str) -> int | None:
         return None
 
 
-def _reverse_path(link: str) -> int | None:
-    """The filtering in force: the greater of the link's and the one for all."""
+def _is_loosened(link: str) -> bool:
+    """Whether the link is loose by our doing: more than a new one would be."""
+    return _read_sysctl(link) == _LOOSE != _read_sysctl("default")
+
+
+def is_strict(link: str) -> bool:
+    """Whether replies would be filtered strictly on this link but for our doing (there need not be one yet).
+
+    In force is the greater of the link's value and the one for all links.
+    """
     own = _read_sysctl(link)
-    return None if own is None else max(own, _read_sysctl("all") or 0)
+    base = _read_sysctl("default") if own is None or _is_loosened(link) else own
+    return max(base or 0, _read_sysctl("all") or 0) == _STRICT
 
 
 def _write_sysctl(link: str, value: int) -> None:
@@ -274,55 +295,3 @@ def _write_sysctl(link: str, value: int) -> None:
         return  # the link is gone
     except OSError as error:
         raise MachineError(f"{_sysctl(link)} cannot be written ({error.strerror}); run as root") from error
-
-
-class Events:
-    """Says that something changed in links, addresses, rules, routes or nft, without saying what."""
-
-    # nf_tables messages that are about more than elements (include/uapi/linux/netfilter/nf_tables.h):
-    # new and deleted tables, chains, rules and sets. Elements come and go by the thousand.
-    _STRUCTURE = frozenset({0, 2, 3, 5, 6, 8, 9, 11})
-    _NFT_SUBSYSTEM, _NFT_GROUP = 10, 7
-    _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-    # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE; v6 rules have a group only.
-    _ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400
-    _IPV6_RULE_GROUP = 19
-
-    def __init__(self) -> None:
-        flags = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self.route = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
-        self.route.bind((0, self._ROUTE_GROUPS))
-        self.route.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, self._IPV6_RULE_GROUP)
-        self.nft = socket.socket(socket.AF_NETLINK, flags, 12)  # NETLINK_NETFILTER
-        self.nft.bind((0, 0))
-        self.nft.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, self._NFT_GROUP)
-
-    @property
-    def sockets(self) -> tuple[socket.socket, socket.socket]:
-        return (self.route, self.nft)
-
-    def drain(self, sock: socket.socket) -> bool:
-        """Reads all that waits; whether any of it may concern us."""
-        concerning = False
-        while True:
-            try:
-                data = sock.recv(65_536)
-            except BlockingIOError:
-                return concerning
-            except OSError:  # ENOBUFS: events were lost, so anything may have happened
-                concerning = True
-                continue
-            concerning = concerning or sock is self.route or self._is_structural(data)
-
-    def _is_structural(self, data: bytes) -> bool:
-        position = 0
-        while position + 16 <= len(data):
-            length, kind = struct.unpack_from("=IH", data, position)
-            if kind >> 8 == self._NFT_SUBSYSTEM and kind & 0xFF in self._STRUCTURE:
-                return True
-            position += max((length + 3) & ~3, 16)
-        return False
-
-    def close(self) -> None:
-        for sock in self.sockets:
-            sock.close()

@@ -177,19 +177,23 @@ class Chain:
     hook: str
     priority: int
     rules: tuple[FilterRule, ...]
+    policy: str = "accept"
 
     @property
     def shape(self) -> Key:
-        return (self.type, self.hook, self.priority)
+        return (self.type, self.hook, self.priority, self.policy)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The one nft table that is ours."""
+    """The one nft table that is ours. flags and strays (kind and name of maps, counters and so on) are what
+    somebody else gave it; a wanted table has none."""
 
     name: str
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
+    flags: frozenset[str] = frozenset()
+    strays: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def key(self) -> Key:

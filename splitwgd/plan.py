@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import collapse_addresses
 
 from splitwgd.config import Config, Tunnel
 from splitwgd.objects import (
@@ -22,6 +23,7 @@ from splitwgd.objects import (
     Key,
     Link,
     LooseReversePath,
+    Network,
     Object,
     OuterMark,
     Route,
@@ -32,6 +34,7 @@ from splitwgd.objects import (
 from splitwgd.ruleset import make_table
 
 INTO_TUNNEL, BLACKHOLE = 100, 200  # metrics in the tunnel's table: the lower one is tried first
+IPV6_MINIMUM = 1280  # RFC 8200 §5: the kernel takes IPv6 off a link with a smaller MTU
 LAST_RESORT = 4294967295  # the greatest metric: any other default route comes before it
 
 
@@ -68,8 +71,13 @@ def _join(old: Table, new: Table) -> Table:
     for set_ in new.sets:
         earlier = before.get(set_.name)
         both = set_.members | earlier.members if earlier and earlier.shape == set_.shape else set_.members
-        sets.append(Set(set_.name, set_.type, set_.flags, set_.size, both))
+        # An interval set takes no member within another one.
+        sets.append(Set(set_.name, set_.type, set_.flags, set_.size, frozenset(_collapsed(both))))
     return Table(new.name, tuple(sets), new.chains)
+
+
+def _collapsed(networks: Iterable[Network]) -> Iterable[Network]:
+    return collapse_addresses(networks)  # type: ignore[type-var]  # of one family, as a set's are
 
 
 @dataclass(frozen=True)
@@ -78,24 +86,29 @@ class Facts:
 
     uplink_mtu: of the link by which the endpoint is reached, in bytes.
     families: 4, and 6 unless this machine does without IPv6; then no packet of it can leave either.
+    strict: links on which replies would be filtered strictly.
     adopted: links that somebody else made, with the fwmark of their outer packets.
     down: links that the user took down.
+    broken: links that cannot be used, with the reason.
     """
 
     uplink_mtu: int = 1500
     families: tuple[int, ...] = (4, 6)
+    strict: frozenset[str] = frozenset()
     adopted: Mapping[str, int] = field(default_factory=dict)
     down: frozenset[str] = frozenset()
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_plan(config: Config, facts: Facts) -> Plan:
     """The state that this configuration wants on this machine."""
     direct = config.routing.direct
     foreign = sorted({mark for mark in facts.adopted.values() if mark not in (0, direct)})
-    objects: list[Object] = [make_table(config, foreign, facts.down)]
+    without = facts.down | facts.broken.keys()
+    objects: list[Object] = [make_table(config, foreign, without)]
     for tunnel in config.tunnels:
         objects += _closed(config, tunnel, facts)
-        if tunnel.link not in facts.down:
+        if tunnel.link not in without:
             objects += _open(config, tunnel, facts)
     return Plan.of(objects)
 
@@ -109,19 +122,21 @@ def _closed(config: Config, tunnel: Tunnel, facts: Facts) -> Iterable[Object]:
 
 def _open(config: Config, tunnel: Tunnel, facts: Facts) -> Iterable[Object]:
     wireguard = tunnel.wireguard
+    # 80 bytes: an IPv6 header, UDP and WireGuard's own (wg-quick(8) takes the same off).
+    mtu = wireguard.mtu or max(facts.uplink_mtu - 80, IPV6_MINIMUM)
+    families = [f for f in facts.families if f == 4 or mtu >= IPV6_MINIMUM]
     if tunnel.link in facts.adopted:
         if facts.adopted[tunnel.link] in (0, config.routing.direct):
             yield OuterMark(tunnel.link, config.routing.direct)
     else:
-        # 80 bytes: an IPv6 header, UDP and WireGuard's own (wg-quick(8) takes the same off).
-        mtu = wireguard.mtu or max(facts.uplink_mtu - 80, 1280)
-        addresses = (a for a in wireguard.addresses if a.version in facts.families and not a.ip.is_link_local)
+        addresses = (a for a in wireguard.addresses if a.version in families and not a.ip.is_link_local)
         yield Link(tunnel.link, mtu, frozenset(addresses))
         peers = frozenset(wireguard.peers)
         yield Device(tunnel.link, wireguard.private_key, wireguard.listen_port, config.routing.direct, peers)
-    yield LooseReversePath(tunnel.link)
-    for family in facts.families:
+    if tunnel.link in facts.strict:
+        yield LooseReversePath(tunnel.link)
+    for family in families:
         yield Route(family, tunnel.table, tunnel.link, INTO_TUNNEL)
-    if wireguard.carries(6) and 6 in facts.families:
+    if wireguard.carries(6) and 6 in families:
         # Without any v6 default route the kernel refuses before our output chain could mark the packet.
         yield Route(6, MAIN_TABLE, tunnel.link, LAST_RESORT)

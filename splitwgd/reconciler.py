@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_address
@@ -18,12 +18,11 @@ from typing import TypeVar
 from splitwgd.config import Config
 from splitwgd.diff import Diff, compare, is_closing
 from splitwgd.errors import KernelError, SplitwgError
+from splitwgd.events import Events
 from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
-from splitwgd.netlink import Events
 from splitwgd.objects import Device, Endpoint, Object, PeerState
 from splitwgd.plan import Plan, make_plan
-from splitwgd.ruleset import delete_text
 
 log = logging.getLogger("splitwgd.kernel")
 T = TypeVar("T")
@@ -44,6 +43,7 @@ class Reconciler:
         self.down: frozenset[str] = frozenset()
         self.plan = Plan.empty()
         self._before = Plan.empty()  # what has to stay beside the plan, between growing and shrinking
+        self._broken: Mapping[str, str] = {}  # links that cannot be used, and why
         self.trouble = ""  # why the tunnel is not as wanted, for status; empty when it is
         self.repairs = 0
         self.endpoints: dict[Peering, Endpoint] = {}  # names that have been resolved
@@ -95,8 +95,7 @@ class Reconciler:
         gone = list(places)
         if not gone:
             return
-        text = delete_text(gone)
-        await self._run(lambda kernel: kernel.delete(text))
+        await self._run(lambda kernel: kernel.delete(gone))
         addresses = [address for _, address in gone]
         for tunnel in config.tunnels:
             mark, mask = tunnel.mark, config.routing.fwmask
@@ -148,19 +147,23 @@ class Reconciler:
             plan = await self._make_plan(config)
             try:
                 await self._grow_and_shrink(config, plan)
-                self.trouble = ""
+                self._say("; ".join(self._broken.values()))
             except SplitwgError as error:
                 # Closed, it can be used: what opens it is tried again by `keep`.
                 if not await self._is_closed(config, plan):
                     raise
-                if str(error) != self.trouble:
-                    log.warning("the tunnel stays closed: %s", error)
-                self.trouble = str(error)
+                self._say(str(error))
             self.plan, self.config = plan, config
             await self._aim()
 
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self.trouble:
+            log.warning("the tunnel stays closed: %s", trouble)
+        self.trouble = trouble
+
     async def _make_plan(self, config: Config) -> Plan:
         facts = await self._run(lambda kernel: kernel.facts(config, self.down))
+        self._broken = facts.broken
         return self._before | Plan.of(
             self._resolved(obj) if isinstance(obj, Device) else obj for obj in make_plan(config, facts).objects.values()
         )
@@ -258,7 +261,7 @@ class Reconciler:
             observed = await self._run(lambda kernel: kernel.observe(config))
             lost = compare(await self._make_plan(config), observed.plan)
         if not lost:
-            self.trouble = ""
+            self._say("; ".join(self._broken.values()))
             return False
         if not self.trouble:
             log.warning("putting right what something else changed:\n%s", lost)

@@ -1,20 +1,14 @@
-"""The nft table: which chains and rules it has and why, and its way to and from nft's languages.
-
-Written as nft's own text, because people read it, and read as nft's JSON. A rule is known again by its
-comment, which ends with a digest of the text that made it: nft prints rules otherwise than it reads them,
-and differently in each version. Sets of learned addresses keep their elements over every rewrite.
-"""
+"""The nft table: which sets, chains and rules it has, and why. How it gets into the kernel is `transaction`'s."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import collapse_addresses, ip_address, ip_network, summarize_address_range
-from typing import Any
+from ipaddress import collapse_addresses
 
 from splitwgd.config import Config, Tunnel
-from splitwgd.objects import Chain, Element, FilterRule, Interface, Ip, Network, Set, Table
+from splitwgd.objects import Chain, FilterRule, Interface, Ip, Network, Set, Table
 
 TABLE = "wg_routing"
 SET_SIZE = 65_536
@@ -40,11 +34,12 @@ def make_table(config: Config, foreign_marks: Iterable[int] = (), down: frozense
         Chain("last_door", "filter", "postrouting", MANGLE, _last_door(config, bits)),
         Chain("postrouting", "nat", "postrouting", SRCNAT, _postrouting(config, bits)),
     )
-    return Table(TABLE, tuple(sorted(_sets(config), key=_by_name)), tuple(sorted(chains, key=_by_name)))
+    return Table(TABLE, tuple(sorted(_sets(config), key=by_name)), tuple(sorted(chains, key=by_name)))
 
 
-def _by_name(part: Set | Chain) -> str:
-    return part.name  # the kernel lists in the order of creation, which is no part of what is wanted
+def by_name(part: Set | Chain) -> str:
+    """The order of sets and chains in a table; the kernel's is that of their creation, which nobody wants."""
+    return part.name
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: fro
     for tunnel in config.tunnels:
         known = bits.has(tunnel.mark, "ct")
         if tunnel.link in down:
-            rules += _refused(known)
+            rules += _refused(known, "the tunnel is down")
         rules.append(_rule(f"{known} {bits.put(tunnel.mark)} return", "a tunneled flow stays in the tunnel"))
     rules.append(_rule("ct direction reply return", "an answer to somebody who came in from outside"))
     if config.redirect:
@@ -110,22 +105,25 @@ def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: fro
     for tunnel in config.tunnels:
         if tunnel.link in down:
             for match in _members(tunnel):
-                rules += _refused(match)
+                rules += _refused(match, "the tunnel is down")
         rules += _to_tunnel(tunnel, bits)
     return tuple(rules)
 
 
-def _refused(match: str) -> Iterable[FilterRule]:
-    """Before any mark: the refusal itself goes over lo, which returned above."""
-    yield _rule(f"{match} meta l4proto tcp counter reject with tcp reset", "the tunnel is down")
-    yield _rule(f"{match} counter reject with icmpx admin-prohibited", "the tunnel is down")
+def _refused(match: str, why: str) -> Iterable[FilterRule]:
+    """At once: TCP heeds a reset, but not always an ICMP error about its first packet.
+
+    The refusal itself goes over lo and must not be matched.
+    """
+    yield _rule(f"{match} meta l4proto tcp counter reject with tcp reset", why)
+    yield _rule(f"{match} counter reject with icmpx admin-prohibited", why)
 
 
 def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
     rules: list[FilterRule] = []
     for tunnel in config.tunnels:
         for family, protocol in _FAMILY.items():
-            own = _braces(a.ip for a in tunnel.wireguard.addresses if a.version == family)
+            own = braces(a.ip for a in tunnel.wireguard.addresses if a.version == family)
             if own:
                 match = f'iifname != {{ "{tunnel.link}", "lo" }} {protocol} daddr {own} fib saddr type != local'
                 rules.append(_rule(f"{match} counter drop", "not the LAN's to ask for (CVE-2019-14899)"))
@@ -146,7 +144,7 @@ def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
 def _output_nat(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
     if not config.redirect:
         return ()
-    ours = _braces([bits.direct, *(t.mark for t in config.tunnels)])
+    ours = braces([bits.direct, *(t.mark for t in config.tunnels)])
     rules = [
         _rule(f"meta mark & {bits.mask:#x} {ours} return", "the forwarder's own questions"),
         _rule("fib daddr type local return", "a server on this machine, which asks through us"),
@@ -162,16 +160,15 @@ def _output_nat(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
 def _refuse(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
     rules: list[FilterRule] = []
     if config.redirect:
-        # A redirected answer cannot find its way back to a link-local address, so it is refused at once.
-        match = "ip6 daddr fe80::/10 meta l4proto { tcp, udp } th dport 53 counter"
-        rules.append(_rule(f"{match} reject with icmpx admin-prohibited", "a link-local DNS server"))
+        # A redirected answer cannot find its way back to a link-local address.
+        rules += _refused("ip6 daddr fe80::/10 meta l4proto { tcp, udp } th dport 53", "a link-local DNS server")
     for tunnel in config.tunnels:
         # plan's route of last resort makes v6 packets reach the output hook where there is no v6 default
         # route; those that are not tunneled must fail as they would have failed without it.
         if tunnel.wireguard.carries(6):
-            inside = _braces(_inside(tunnel, 6))
+            inside = braces(_inside(tunnel, 6))
             match = f'{bits.lacks(tunnel.mark)} oifname "{tunnel.link}" ip6 daddr != {inside}'
-            rules.append(_rule(f"{match} counter reject with icmpv6 no-route", "no v6 default route, and not tunneled"))
+            rules += _refused(match, "no v6 default route, and not tunneled")
     return tuple(rules)
 
 
@@ -195,7 +192,7 @@ def _postrouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
 def _not_bypassed(config: Config) -> Iterable[str]:
     """One match a family: all but the servers of dns.bypass."""
     for family, protocol in _FAMILY.items():
-        servers = _braces(server for server in config.bypass if server.version == family)
+        servers = braces(server for server in config.bypass if server.version == family)
         yield f"{protocol} daddr != {servers} " if servers else f"meta nfproto ipv{family} "
 
 
@@ -207,146 +204,11 @@ def _inside(tunnel: Tunnel, family: int) -> Iterable[Network]:
     return collapse_addresses(networks)  # type: ignore[type-var]
 
 
-def _braces(members: Iterable[Ip | Network | Interface | int]) -> str:
+def braces(members: Iterable[Ip | Network | Interface | int]) -> str:
+    """An anonymous set in nft's text; empty for no members."""
     texts = [hex(member) if isinstance(member, int) else str(member) for member in members]
     return f"{{ {', '.join(texts)} }}" if texts else ""
 
 
 def _rule(text: str, why: str) -> FilterRule:
     return FilterRule(text, f"{why} [{hashlib.sha256(text.encode()).hexdigest()[:8]}]")
-
-
-# -- to nft
-
-
-def table_text(table: Table, found: Table | None, elements: Iterable[Element] = ()) -> str:
-    """One transaction that makes the table so, whatever `found` is; learned elements of kept sets stay.
-
-    elements: what to put into learned sets that are new, or that change their shape.
-    """
-    name = f"inet {table.name}"
-    lines = [f"add table {name}", f"flush table {name}"]
-    wanted_chains = {chain.name: chain for chain in table.chains}
-    wanted_sets = {set_.name: set_ for set_ in table.sets}
-    for chain in found.chains if found else ():
-        kept = wanted_chains.get(chain.name)
-        if kept is None or kept.shape != chain.shape:
-            lines.append(f"delete chain {name} {chain.name}")
-    found_sets = {set_.name: set_ for set_ in found.sets} if found else {}
-    for set_ in found_sets.values():
-        keep = wanted_sets.get(set_.name)
-        if keep is None or keep.shape != set_.shape:
-            lines.append(f"delete set {name} {set_.name}")
-    for set_ in table.sets:
-        lines += _set_lines(name, set_)
-    for chain in table.chains:
-        head = f"type {chain.type} hook {chain.hook} priority {chain.priority}; policy accept;"
-        lines.append(f"add chain {name} {chain.name} {{ {head} }}")
-        lines += [f'add rule {name} {chain.name} {rule.text} comment "{rule.comment}"' for rule in chain.rules]
-    kept_sets = {n for n, s in wanted_sets.items() if n in found_sets and found_sets[n].shape == s.shape}
-    lines += _element_lines([element for element in elements if element.set not in kept_sets], renew=False)
-    return "\n".join(lines)
-
-
-def _set_lines(table: str, set_: Set) -> Iterable[str]:
-    flags = ", ".join(sorted(set_.flags))
-    size = f" size {set_.size};" if set_.size else ""
-    yield f"add set {table} {set_.name} {{ type {set_.type}; flags {flags};{size} }}"
-    if "interval" in set_.flags:
-        yield f"flush set {table} {set_.name}"
-        if set_.members:
-            yield f"add element {table} {set_.name} {_braces(sorted(set_.members, key=str))}"
-
-
-def insert_text(elements: Sequence[Element]) -> str:
-    """One transaction that puts these into their sets, or renews them, with exactly these lives.
-
-    Renewed by add, delete, add: the only way that works on every kernel (in place only from Linux 6.12), that
-    replaces the comment too, and in which no packet misses the element.
-    """
-    return "\n".join(_element_lines(elements, renew=True))
-
-
-def delete_text(elements: Iterable[tuple[str, Ip]]) -> str:
-    """One transaction that takes these out. The first add makes the delete of an absent one no error."""
-    lines = []
-    for set_, address in elements:
-        lines.append(f"add element inet {TABLE} {set_} {{ {address} timeout 60s }}")
-        lines.append(f"delete element inet {TABLE} {set_} {{ {address} }}")
-    return "\n".join(lines)
-
-
-def _element_lines(elements: Sequence[Element], renew: bool) -> list[str]:
-    lines = []
-    by_set: dict[str, list[Element]] = {}
-    for element in elements:
-        by_set.setdefault(element.set, []).append(element)
-    for set_, members in by_set.items():
-        head = f"inet {TABLE} {set_}"
-        full = ", ".join(
-            f'{e.address} timeout {int(e.seconds)}s expires {int(e.seconds)}s comment "{e.name[:100]}"' for e in members
-        )
-        lines.append(f"add element {head} {{ {full} }}")
-        if renew:
-            bare = ", ".join(str(element.address) for element in members)
-            lines.append(f"delete element {head} {{ {bare} }}")
-            lines.append(f"add element {head} {{ {full} }}")
-    return lines
-
-
-# -- from nft
-
-
-def read_table(listing: dict[str, Any]) -> tuple[Table | None, list[Element]]:
-    """The table in `nft -j list table`'s answer, and the learned elements in it."""
-    name = None
-    sets: list[Set] = []
-    elements: list[Element] = []
-    shapes: dict[str, tuple[str, str, int]] = {}
-    rules: dict[str, list[FilterRule]] = {}
-    for item in listing.get("nftables", ()):
-        if "table" in item:
-            name = item["table"]["name"]
-        elif "set" in item:
-            found = item["set"]
-            learned = [_element(found["name"], elem) for elem in found.get("elem", ())]
-            elements += [element for element in learned if element is not None]
-            sets.append(_set(found))
-        elif "chain" in item:
-            chain = item["chain"]
-            shapes[chain["name"]] = (chain.get("type", ""), chain.get("hook", ""), chain.get("prio", 0))
-            rules.setdefault(chain["name"], [])
-        elif "rule" in item:
-            rule = item["rule"]
-            rules.setdefault(rule["chain"], []).append(FilterRule("", rule.get("comment", "")))
-    if name is None:
-        return None, []
-    chains = tuple(Chain(chain, *shape, tuple(rules[chain])) for chain, shape in shapes.items())
-    return Table(name, tuple(sorted(sets, key=_by_name)), tuple(sorted(chains, key=_by_name))), elements
-
-
-def _set(found: dict[str, Any]) -> Set:
-    flags = frozenset(found.get("flags", ()))
-    networks: set[Network] = set()
-    if "interval" in flags:
-        for elem in found.get("elem", ()):
-            networks.update(_member(elem))
-    return Set(found["name"], str(found["type"]), flags, found.get("size"), frozenset(networks))
-
-
-def _member(elem: Any) -> Iterable[Network]:
-    if isinstance(elem, str):
-        return [ip_network(elem)]
-    if "prefix" in elem:
-        return [ip_network(f"{elem['prefix']['addr']}/{elem['prefix']['len']}")]
-    if "range" in elem:
-        low, high = (ip_address(end) for end in elem["range"])
-        return summarize_address_range(low, high)
-    return []
-
-
-def _element(set_: str, elem: Any) -> Element | None:
-    body = elem.get("elem") if isinstance(elem, dict) else None
-    if not isinstance(body, dict) or "expires" not in body:
-        return None
-    return Element(set_, ip_address(body["val"]), body.get("comment", ""), float(body["expires"]))

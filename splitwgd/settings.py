@@ -34,7 +34,7 @@ class Settings:
 
     def required(self, key: str, remedy: str) -> Any:
         """The value, or an empty list and a problem."""
-        value = self._get(key)
+        value = self.get(key)
         if value is None or value == []:
             self.problem(key, "is missing" if value is None else "is empty", remedy)
             return []
@@ -42,7 +42,7 @@ class Settings:
 
     def plain(self, key: str, usual: Any, kind: type, wanted: str) -> Any:
         """A value of this type, or the usual one."""
-        value = self._get(key)
+        value = self.get(key)
         if value is None:
             return usual
         if not isinstance(value, kind):
@@ -52,7 +52,7 @@ class Settings:
 
     def number(self, key: str, usual: int, low: int, high: int) -> int:
         """A whole number within the bounds, or the usual one."""
-        value = self._get(key)
+        value = self.get(key)
         if value is None:
             return usual
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
@@ -62,7 +62,7 @@ class Settings:
 
     def many(self, key: str, wanted: str, parse: Callable[[str], Any]) -> list[Any]:
         """A list of texts, each parsed; the bad ones are left out."""
-        value = self._get(key)
+        value = self.get(key)
         return self.each(key, [] if value is None else value, wanted, parse)
 
     def each(self, key: str, values: Any, wanted: str, parse: Callable[[str], Any]) -> list[Any]:
@@ -112,7 +112,8 @@ class Settings:
         """Something is wrong with the value of this key."""
         self.problems.append(Problem(f"{self.path}: {key}", what, remedy))
 
-    def _get(self, key: str) -> Any:
+    def get(self, key: str) -> Any:
+        """The value as it stands, None where there is none."""
         section, _, name = key.partition(".")
         found = self.document.get(section)
         return found.get(name) if isinstance(found, dict) else None

@@ -64,6 +64,19 @@ def _key(text: str) -> bytes:
     return raw
 
 
+def _private_key(text: str) -> bytes:
+    """As WireGuard keeps it: clamped (RFC 7748 §5)."""
+    raw = bytearray(_key(text))
+    raw[0] &= 248
+    raw[31] = raw[31] & 127 | 64
+    return bytes(raw)
+
+
+def _preshared_key(text: str) -> bytes | None:
+    raw = _key(text)
+    return raw if any(raw) else None  # zeros are WireGuard's way to say none
+
+
 def _number(low: int, high: int, **words: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if text.lower() in words:
@@ -124,14 +137,14 @@ def parse_endpoint(text: str) -> Endpoint:
 
 # key -> (reader of the value, whether the key may be repeated)
 _INTERFACE: dict[str, tuple[Callable[[str], Any], bool]] = {
-    "privatekey": (_key, False),
+    "privatekey": (_private_key, False),
     "address": (_addresses, True),
     "listenport": (_number(0, 65535), False),
     "mtu": (_number(576, 65535), False),
 }
 _PEER: dict[str, tuple[Callable[[str], Any], bool]] = {
     "publickey": (_key, False),
-    "presharedkey": (_key, False),
+    "presharedkey": (_preshared_key, False),
     "allowedips": (_networks, True),
     "endpoint": (parse_endpoint, False),
     "persistentkeepalive": (_number(0, 65535, off=0), False),
@@ -234,11 +247,13 @@ class _Reader:
         return self._config(interface), []
 
     def _config(self, interface: dict[str, Any]) -> WgConfig:
+        # A network belongs to one peer; as with wg(8), to the last one that claims it.
+        owner = {network: peer["publickey"] for _, peer in self.peers for network in peer["allowedips"]}
         peers = tuple(
             Peer(
                 public_key=peer["publickey"],
                 preshared_key=peer.get("presharedkey"),
-                allowed=frozenset(peer["allowedips"]),
+                allowed=frozenset(n for n in peer["allowedips"] if owner[n] == peer["publickey"]),
                 keepalive=peer.get("persistentkeepalive", 0),
                 endpoint=peer.get("endpoint"),
             )

@@ -42,6 +42,14 @@ def test_ttls_count_down_until_the_shortest_ends(age: float, expected: list[int]
     assert ttls(kept(Cache(10)), NOW + age) == expected
 
 
+def test_a_ttl_beside_the_answer_may_end_first_and_stays_at_0() -> None:
+    beside = "example.com. 5 IN NS ns.example.com."
+    cache = kept(Cache(10), reply=read_reply(answer(QUERY, ZONE, beside), QUERY))
+    body = cache.get(QUERY.key, NOW + 30)
+    assert body is not None
+    assert [record.ttl for record in DNSRecord.parse(bytes(body)).auth] == [0]
+
+
 def test_what_has_ended_is_forgotten() -> None:
     cache = kept(Cache(10))
     cache.get(QUERY.key, NOW + 60)

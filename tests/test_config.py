@@ -202,6 +202,7 @@ WRONG_VALUES = [
     ("dns.default", "[9.9]", "dns.default[0]: = 9.9 is no text; write a server's address such as 9.9.9.9, in quot"),
     ("dns.default", '["9.9.9.9", "dns.quad9.net"]', "dns.default[1]: = 'dns.quad9.net': is no IP address; write"),
     ("dns.default", '["9.9.9.9:0"]', "dns.default[0]: = '9.9.9.9:0': has no valid port"),
+    ("dns.default", '["9.9.9.9:65536"]', "dns.default[0]: = '9.9.9.9:65536': has no valid port"),
     ("dns.default", '["9.9.9.9:dns"]', "dns.default[0]: = '9.9.9.9:dns': has no valid port"),
     ("dns.default", '["[2620:fe::fe]5"]', "dns.default[0]: = '[2620:fe::fe]5': has no valid port"),
     ("dns.default", '["127.0.0.53"]', "dns.default: 127.0.0.53 is splitwgd itself; name a server that it can ask"),

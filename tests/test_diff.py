@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitwgd.diff import compare
+from splitwgd.diff import compare, is_closing
 from splitwgd.objects import (
     Device,
     Key,
@@ -35,14 +35,14 @@ VERSIONS = [obj for plan in (FULL, *OTHERS) for obj in plan.objects.values()]
 plans = st.lists(st.sampled_from(VERSIONS), max_size=20).map(Plan.of)
 
 
-def is_closing(obj: Object) -> bool:
+def closes(obj: Object) -> bool:
     """What only ever keeps packets in: it comes before all that leads them anywhere."""
     return isinstance(obj, Rule | Table) or (isinstance(obj, Route) and obj.link is None)
 
 
 def may_follow(first: Object, then: Object) -> bool:
     """The claims on the order, pair by pair and in other words than the table in diff."""
-    if not is_closing(first) and is_closing(then):
+    if not closes(first) and closes(then):
         return False  # nothing is led before everything is closed
     if isinstance(first, Rule) and isinstance(then, Route) and then.link is None:
         return False  # a rule into an empty table would fall through to the next rule
@@ -88,6 +88,11 @@ def test_growth_closes_before_it_opens(wanted: Plan, found: Plan) -> None:
 def test_shrinking_opens_nothing_until_the_end(wanted: Plan, found: Plan) -> None:
     order = [remove.found for remove in compare(wanted, found).shrink][::-1]
     assert all(may_follow(first, then) for place, first in enumerate(order) for then in order[place + 1 :])
+
+
+@pytest.mark.parametrize("obj", VERSIONS, ids=str)
+def test_what_keeps_packets_in_is_told_from_what_lets_them_into_the_tunnel(obj: Object) -> None:
+    assert is_closing(obj) is closes(obj)
 
 
 def kinds(objects: list[Object]) -> list[str]:

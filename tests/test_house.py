@@ -27,6 +27,7 @@ FLOORS = (
             "cache",
             "learned",
             "ruleset",
+            "transaction",
             "plan",
             "diff",
         },
@@ -36,6 +37,7 @@ FLOORS = (
         {
             "nft",
             "netlink",
+            "events",
             "wireguard",
             "uapi",
             "upstream",

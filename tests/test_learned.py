@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitwgd.learned import COMMENT_LIMIT, Ledger, may_enter
+from splitwgd.learned import Ledger, may_enter
 from splitwgd.names import Name, parse_name
 from splitwgd.objects import Element
 from splitwgd.ruleset import domain_set
@@ -29,6 +29,11 @@ def learn(book: Ledger, name: Name, *places: tuple[str, object], ttl: float = 60
     elements = book.wanted(name, places, ttl, now)  # type: ignore[arg-type]
     book.record(name, elements, now)
     return elements
+
+
+def left(book: Ledger, now: float = NOW) -> dict[tuple[str, object], float]:
+    """Where everything is, and for how long yet."""
+    return {(element.set, element.address): element.seconds for element in book.elements(now)}
 
 
 def only(*names: Name) -> Callable[[Name, str], bool]:
@@ -68,7 +73,7 @@ def test_what_is_wanted_changes_nothing_until_the_kernel_has_it() -> None:
     book = ledger()
     book.wanted(A, [ONE], 60, NOW)
     assert len(book) == 0
-    assert not book.covers([ONE], NOW)
+    assert book.elements(NOW) == []
 
 
 def test_a_shorter_ttl_does_not_shorten_a_life() -> None:
@@ -76,7 +81,13 @@ def test_a_shorter_ttl_does_not_shorten_a_life() -> None:
     learn(book, A, ONE, ttl=86400)
     (element,) = learn(book, A, ONE, ttl=5, now=NOW + 100)
     assert element.seconds == 86430 - 100
-    assert book.covers([ONE], NOW + 86430)
+    assert left(book) == {ONE: 86430}
+
+
+def test_an_element_bears_the_names_of_all_who_hold_it() -> None:
+    book = ledger()
+    learn(book, B, ONE)
+    assert [element.name for element in book.wanted(A, [ONE, TWO], 60, NOW)] == ["a.example b.example", "a.example"]
 
 
 def test_an_address_that_an_answer_holds_twice_is_one_element() -> None:
@@ -92,16 +103,7 @@ def test_no_life_ever_gets_shorter(answers: list[tuple[Name, int, float]]) -> No
         assert element.seconds >= max(3600, ttl + 30)
         assert now + element.seconds >= end - 1e-6
         end = now + element.seconds
-        assert book.covers([ONE], end - 1e-6)
-
-
-def test_covering_needs_every_place() -> None:
-    book = ledger()
-    learn(book, A, ONE)
-    assert book.covers([ONE], NOW + 3600)
-    assert not book.covers([ONE], NOW + 3601)
-    assert not book.covers([ONE, TWO], NOW)
-    assert book.covers([], NOW + 9999)
+        assert left(book, now)[ONE] == pytest.approx(element.seconds)
 
 
 def test_an_address_goes_when_the_last_name_that_holds_it_goes() -> None:
@@ -135,7 +137,14 @@ def test_what_the_kernel_let_go_is_forgotten() -> None:
     assert len(book) == 2
     book.expire(NOW + 3600)
     assert len(book) == 1
-    assert book.covers([TWO], NOW + 7230)
+    assert left(book) == {TWO: 7230}
+
+
+@pytest.mark.parametrize(("seconds", "listed"), [(1.0, True), (0.9, False)])
+def test_what_ends_within_a_second_is_listed_no_more(seconds: float, listed: bool) -> None:
+    book = ledger()
+    learn(book, A, ONE)
+    assert bool(book.elements(NOW + 3600 - seconds)) is listed
 
 
 def test_what_lives_is_listed_with_what_is_left() -> None:
@@ -169,11 +178,10 @@ def test_a_restart_keeps_names_and_lives() -> None:
 
 def test_a_restored_life_is_prolonged_and_not_shortened() -> None:
     book = restored("a.example")
-    assert book.covers([ONE], NOW + 500)
-    assert not book.covers([ONE], NOW + 501)
+    assert left(book) == {ONE: 500}
     assert learn(book, A, ONE)[0].seconds == 3600
     book.restore([Element(*ONE, "a.example", 5.0)], NOW)
-    assert book.covers([ONE], NOW + 3600)
+    assert left(book) == {ONE: 3600}
 
 
 @pytest.mark.parametrize("comment", ["a.example +", "+", "a.example ???", "\\001x.example"])
@@ -210,7 +218,7 @@ def test_a_comment_fits_and_can_neither_end_its_quotation_nor_its_line(names: li
     book = ledger()
     for name in names:
         (element,) = learn(book, name, ONE)
-    assert len(element.name.encode()) <= COMMENT_LIMIT < 128
+    assert len(element.name.encode()) <= 110
     assert element.name.isprintable()
     assert '"' not in element.name
 
@@ -227,10 +235,11 @@ def test_names_that_do_not_fit_are_counted_as_strangers_after_a_restart() -> Non
     assert after.release(only()) == []
 
 
-def test_a_name_too_long_for_a_comment_is_a_stranger_and_never_half_a_name() -> None:
-    book = ledger()
-    (element,) = learn(book, parse_name(".".join(["x" * 60] * 3)), ONE)
-    assert element.name == "+"
+@pytest.mark.parametrize(("length", "whole"), [(107, True), (108, False), (200, False)])
+def test_a_name_too_long_for_a_comment_is_a_stranger_and_never_half_a_name(length: int, whole: bool) -> None:
+    text = ".".join(["x" * 50] * 4)[-length:]
+    (element,) = learn(ledger(), parse_name(text), ONE)
+    assert element.name == (text if whole else "+")
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=6))

@@ -73,6 +73,29 @@ def test_an_adopted_link_keeps_a_mark_that_somebody_gave_it() -> None:
     assert "meta mark 0xca6c return" in texts
 
 
+@pytest.mark.parametrize("mark", [0, 0xFE])
+def test_an_adopted_link_that_bears_our_mark_needs_no_rule_of_its_own(mark: int) -> None:
+    table = make_plan(config_with({}), Facts(adopted={"wg0": mark})).objects["table", "wg_routing"]
+    assert table == make_plan(config_with({}), Facts()).objects["table", "wg_routing"]
+
+
+def test_a_machine_without_ipv6_is_asked_for_none() -> None:
+    plan = make_plan(load(toml({}), WG.replace("10.1.0.2/24", "10.1.0.2/24, fe80::2/64")), Facts(families=(4,)))
+    assert lines(plan) == (
+        "ip -4 route blackhole default table 100 metric 200\n"
+        "ip -4 rule priority 100 fwmark 0x1/0xff lookup 100\n"
+        "ip link wg0 mtu 1420 up 10.1.0.2/24\n"
+        "wg set wg0 fwmark 0xfe peers 1\n"
+        "sysctl net.ipv4.conf.wg0.rp_filter=2\n"
+        "ip -4 route default dev wg0 table 100 metric 100"
+    )
+
+
+def test_a_link_local_address_is_the_kernels_to_make() -> None:
+    plan = make_plan(load(toml({}), WG.replace("10.1.0.2/24", "10.1.0.2/24, fe80::2/64")), Facts())
+    assert "up 10.1.0.2/24 fd00:1::2/64\n" in str(plan)
+
+
 @pytest.mark.parametrize(
     ("written", "uplink", "mtu"), [("", 1500, 1420), ("", 1492, 1412), ("", 1280, 1280), ("MTU = 1380", 9000, 1380)]
 )

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from splitwgd.objects import Chain, Element, FilterRule, Set, Table
-from splitwgd.ruleset import delete_text, insert_text, make_table, read_table, table_text
+from splitwgd.ruleset import make_table
+from splitwgd.transaction import delete_text, insert_text, read_table, table_text
 from tests.samples import ARTICLE_TOML, ARTICLE_WG, WG, config_with, load
 
 ARTICLE = make_table(load(ARTICLE_TOML, ARTICLE_WG))
@@ -75,10 +76,40 @@ def test_every_question_is_the_forwarders() -> None:
     ]
 
 
+def test_what_is_forwarded_goes_the_same_way() -> None:
+    assert rules_of(ARTICLE, "prerouting") == [
+        'iifname != { "wg0", "lo" } ip daddr { 10.1.0.2 } fib saddr type != local counter drop',
+        'iifname "wg0" ct state new ct mark set ct mark & 0xffffff00 | 0x1',
+        'iifname "wg0" return',
+        "fib daddr type local return",
+        "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
+        "ct direction reply return",
+        *rules_of(ARTICLE, "output")[-4:],
+    ]
+
+
+def test_what_leaves_by_the_tunnel_bears_the_tunnels_address() -> None:
+    assert rules_of(ARTICLE, "postrouting") == ['meta mark & 0xff == 0x1 oifname "wg0" masquerade']
+
+
+def test_every_chain_has_its_place() -> None:
+    assert {chain.name: chain.shape for chain in ARTICLE.chains} == {
+        "output": ("route", "output", -150),
+        "prerouting": ("filter", "prerouting", -150),
+        "output_nat": ("nat", "output", -100),
+        "refuse": ("filter", "output", 0),
+        "last_door": ("filter", "postrouting", -150),
+        "postrouting": ("nat", "postrouting", 100),
+    }
+
+
+def test_the_mss_is_the_tunnels() -> None:
+    match = 'oifname "wg0" tcp flags & (syn | rst) == syn'
+    assert f"{match} tcp option maxseg size set rt mtu" in rules_of(ARTICLE, "last_door")
+
+
 def test_the_last_door_stands_open_to_the_tunnel_and_lo_alone() -> None:
     assert rules_of(ARTICLE, "last_door")[0] == 'meta mark & 0xff == 0x1 oifname != { "wg0", "lo" } counter drop'
-    (chain,) = [chain for chain in ARTICLE.chains if chain.name == "last_door"]
-    assert chain.shape == ("filter", "postrouting", -150)
 
 
 def test_without_the_redirect_port_53_is_like_any_other() -> None:
@@ -110,7 +141,7 @@ def test_while_the_tunnel_is_down_on_purpose_its_packets_are_refused_before_they
 
 
 def test_what_has_no_v6_route_of_its_own_does_not_slip_into_the_tunnel() -> None:
-    wg = WG.replace("::/0", "::/0, 2001:db8:7::/48")
+    wg = WG.replace("::/0", "::/1, 8000::/1, 2001:db8:7::/48")
     inside = "{ 2001:db8:7::/48, fd00:1::/64 }"
     match = f'meta mark & 0xff != 0x1 oifname "wg0" ip6 daddr != {inside} counter reject with icmpv6 no-route'
     assert match in rules_of(make_table(config_with({}, wg)), "refuse")

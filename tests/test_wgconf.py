@@ -90,6 +90,17 @@ persistentkeepalive = off
     assert (peer.keepalive, peer.endpoint) == (0, None)
 
 
+@pytest.mark.parametrize(
+    ("line", "keepalive"), [("0", 0), ("25", 25), ("65535", 65535), ("0x19", 25), ("off", 0), ("OFF", 0)]
+)
+def test_a_keepalive_is_seconds_or_off(line: str, keepalive: int) -> None:
+    assert read(with_peer(f"PersistentKeepalive = {line}")).peers[0].keepalive == keepalive
+
+
+def test_port_0_is_the_kernels_choice() -> None:
+    assert read(with_interface("ListenPort = 0")).listen_port == 0
+
+
 def test_peers_stay_in_their_order() -> None:
     config = read(INTERFACE + PEER + PEER.replace(PUBLIC_KEY, OTHER_KEY))
     assert [peer.public_key[0] for peer in config.peers] == [32, 64]
@@ -156,6 +167,7 @@ ONE_LINE_WRONG = [
     (with_interface("[Server]"), "wg0.conf:4: unknown section [Server]; the sections are [Interface] and [Peer]"),
     (with_peer("AllowedIPs = ::/0, here"), "wg0.conf:7: AllowedIPs = 'here' cannot be read; write networks"),
     (with_peer("PersistentKeepalive = -1"), "wg0.conf:7: PersistentKeepalive = '-1' is out of range"),
+    (with_peer("PersistentKeepalive = 65536"), "wg0.conf:7: PersistentKeepalive = '65536' is out of range"),
     (with_peer("PresharedKey = short"), "wg0.conf:7: PresharedKey is no WireGuard key"),
     (with_peer("PostUp = true"), "wg0.conf:7: unknown key 'PostUp'"),
     ("MTU = 1400\n" + INTERFACE + PEER, "wg0.conf:1: MTU stands before any section"),

@@ -11,7 +11,8 @@ from ipaddress import ip_interface
 import pytest
 
 from splitwgd.errors import KernelError
-from splitwgd.netlink import ALIAS, PROTOCOL, Events, Netlink
+from splitwgd.events import Events
+from splitwgd.netlink import ALIAS, PROTOCOL, Netlink
 from splitwgd.objects import Link, LooseReversePath, Object, Route, Rule
 from tests.kernel.spaces import Wire, json_of, sh
 from tests.worlds import ip

@@ -11,7 +11,7 @@ from splitwgd.errors import KernelError, MachineError
 from splitwgd.learned import COMMENT_LIMIT
 from splitwgd.nft import Nft
 from splitwgd.objects import Element, Table
-from splitwgd.ruleset import delete_text, insert_text, read_table, table_text
+from splitwgd.transaction import delete_text, insert_text, read_table, table_text
 from tests.kernel.spaces import sh
 from tests.worlds import ip
 

@@ -20,7 +20,7 @@ from splitwgd.nft import Nft
 from splitwgd.objects import Device, Element, Endpoint, Link, OuterMark, Route, Rule, Table
 from splitwgd.plan import Plan
 from splitwgd.reconciler import Reconciler
-from splitwgd.ruleset import insert_text, read_table
+from splitwgd.transaction import insert_text, read_table
 from tests.kernel.spaces import Space, end_inhabitants, sh
 from tests.kernel.test_netlink import FOREIGN, world
 from tests.worlds import WG, eventually, ip, key, make_config, text_of
@@ -470,7 +470,7 @@ def test_an_adopted_link_that_is_taken_down_stays_and_is_used_no_longer(space: S
     play(space, story)
 
 
-@pytest.mark.xfail(strict=True, raises=KernelError, reason="Kernel.observe and facts raise before anything is closed")
+@pytest.mark.xfail(strict=True, raises=SplitwgError, reason="Kernel.observe and facts raise before anything is closed")
 def test_a_link_of_that_name_that_is_no_wireguard_leaves_it_closed(space: Space) -> None:
     sh("ip link add wg0 type veth peer name far")
 

@@ -15,7 +15,8 @@ from splitwgd.errors import KernelError
 from splitwgd.nft import Nft
 from splitwgd.objects import Element, Route, Rule, Set, Table
 from splitwgd.plan import Facts, make_plan
-from splitwgd.ruleset import insert_text, make_table, read_table, table_text
+from splitwgd.ruleset import make_table
+from splitwgd.transaction import insert_text, read_table, table_text
 from tests.kernel.spaces import Space, Wire, echoed, json_of, sh
 from tests.kernel.test_reconciler import elements, insert
 from tests.worlds import WG, ip, make_config
@@ -476,7 +477,16 @@ def test_a_link_local_server_is_refused_at_once(house: House, kind: socket.Socke
 # -- a host without IPv6 outside
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        socket.SOCK_DGRAM,
+        pytest.param(
+            socket.SOCK_STREAM,
+            marks=pytest.mark.xfail(strict=True, reason="TCP heeds only the ICMPv6 error about its second SYN, after 1 s"),
+        ),
+    ],
+)
 def test_without_an_ipv6_uplink_members_are_tunneled_and_others_fail_at_once(
     house: House, kind: socket.SocketKind
 ) -> None:
@@ -485,11 +495,13 @@ def test_without_an_ipv6_uplink_members_are_tunneled_and_others_fail_at_once(
     house.tunnel.wait_for(b"to a member")
     with socket.socket(socket.AF_INET6, kind) as sock:
         sock.settimeout(10)
-        with pytest.raises(OSError, match="unreachable|No route to host|not permitted|denied"):
+        with pytest.raises(OSError, match="unreachable|No route to host|not permitted|denied|refused"):
             sock.connect((STRANGERS[1], 4444))
             for _ in range(2):
                 sock.send(b"to others")
     assert not house.tunnel.carried(ip(STRANGERS[1]).packed)
+    (tries,) = re.findall(r"counter packets (\d+) .*no v6 default route", sh("nft list chain inet wg_routing refuse"))
+    assert tries == "1" if kind == socket.SOCK_STREAM else int(tries) >= 1
 
 
 # -- down on purpose
