@@ -17,6 +17,7 @@ from splitwgd.message import (
     CNAME,
     HEADER,
     HTTPS,
+    IN,
     NOERROR,
     NXDOMAIN,
     OPT,
@@ -86,7 +87,7 @@ def _read(data: bytes, query: Query) -> Reply:
     for place in range(answers + authorities + additionals):
         start = position
         fixed = skip_name(data, position)
-        record_type, _, ttl, length = RECORD.unpack_from(data, fixed)
+        record_type, record_class, ttl, length = RECORD.unpack_from(data, fixed)
         rdata = fixed + RECORD.size
         position = rdata + length
         if position > len(data):
@@ -103,6 +104,8 @@ def _read(data: bytes, query: Query) -> Reply:
         ttl_places.append(fixed + 4)
         if place < answers:
             lives.append(ttl)
+            if record_class != IN:
+                continue
             if record_type == A and length == 4:
                 owned.setdefault(_name(data, start, query), []).append(IPv4Address(data[rdata:position]))
             elif record_type == AAAA and length == 16:

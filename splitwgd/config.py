@@ -16,7 +16,7 @@ from splitwgd.errors import ConfigError, Problem
 from splitwgd.names import Name, NameProblem, Pattern, parse_name, parse_pattern
 from splitwgd.objects import Ip, Network
 from splitwgd.settings import Files, Settings
-from splitwgd.wgconf import WgConfig, parse_wgconf
+from splitwgd.wgconf import WgConfig, is_port, parse_wgconf
 
 DEFAULT_PATH = "/etc/splitwg/domains.toml"
 LISTED_AT_MOST = 20  # problems told of one list file; the rest are counted
@@ -87,7 +87,7 @@ class Config:
 def load_config(path: str, files: Files) -> Config:
     """The configuration at `path`. Raises ConfigError with every problem in it and in the files it names."""
     try:
-        text = files.read(path).decode()
+        text = files.read(path).decode("utf-8-sig")
         document = tomllib.loads(text)
     except FileNotFoundError:
         problem = Problem(path, "there is no such file", "make one (see domains.toml(5)) or name it with --config")
@@ -215,20 +215,24 @@ class _Reader:
 
     def _lists(self, entry: str) -> list[Pattern]:
         pattern = os.path.join(os.path.dirname(self.path), entry)
-        self.used.append(pattern)  # of a glob, for the directory in which a new file may appear
-        paths = self.settings.files.glob(pattern) if any(mark in entry for mark in "*?[") else [pattern]
+        self.used.append(pattern)
+        if any(mark in entry for mark in "*?["):
+            # The pattern is kept too, for the directory in which another file may appear.
+            paths = self.settings.matches(pattern, "tunneled.lists")
+            self.used.extend(paths)
+        else:
+            paths = [pattern]
         if not paths:
             self.notes.append(f"{self.path}: tunneled.lists: {entry!r} matches no file")
         patterns: list[Pattern] = []
         for path in paths:
-            self.used.append(path)
             text = self.settings.text(path, f"tunneled.lists: {entry!r}", "correct the path or remove it")
             patterns.extend(self._list(path, text or ""))
         return patterns
 
     def _list(self, path: str, text: str) -> list[Pattern]:
         patterns, bad = [], 0
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             entry = line.partition("#")[0].strip()
             if not entry:
                 continue
@@ -314,7 +318,7 @@ def _server(text: str) -> Server:
         host, _, port = text.partition(":")
     else:
         host, port = text, "53"
-    if not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+    if not is_port(port):
         raise ValueError("has no valid port")
     address = _address(host)
     if address.is_unspecified or isinstance(address, IPv6Address) and address.ipv4_mapped:

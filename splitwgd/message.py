@@ -156,13 +156,13 @@ def error_reply(query: Query, rcode: int) -> bytes:
 def fit_reply(query: Query, body: bytearray, stream: bool) -> bytes:
     """`body` (a whole reply without OPT) for this sender: its id, its case, its OPT, its size.
 
-    Over UDP what is too long becomes an empty reply with TC (RFC 2181 §9): the sender comes back by TCP.
+    What is too long becomes an empty reply with TC (RFC 2181 §9): who asked by UDP comes back by TCP.
     """
     flags = int.from_bytes(body[2:4], "big") & ~(RD | CD) | (query.flags & (RD | CD)) | RA
     if not query.dnssec_ok and not query.flags & AD:
         flags &= ~AD  # RFC 6840 §5.8
     opt = _opt(query.dnssec_ok) if query.edns else b""
-    if not stream and len(body) + len(opt) > min(query.udp_size, UDP_SIZE):
+    if len(body) + len(opt) > (0xFFFF if stream else min(query.udp_size, UDP_SIZE)):
         head = HEADER.pack(query.id, flags | TC, 1, 0, 0, 1 if opt else 0)
         return head + query.question + opt
     struct.pack_into("!HH", body, 0, query.id, flags)

@@ -97,11 +97,11 @@ def _label(text: str) -> bytes:
         try:
             label = idna.encode(text, uts46=True)
         except idna.IDNAError as error:
-            raise NameProblem(f"{text!r} is no internationalised label ({error})", "check its spelling") from error
+            raise NameProblem(f"{text[:20]!r} is no internationalised label", "check its spelling") from error
     if len(label) > 63:
-        raise NameProblem(f"the label {text[:20]}… has {len(label)} bytes, and 63 is the limit", "shorten it")
+        raise NameProblem(f"the label {text[:20]!r}… has {len(label)} bytes, and 63 is the limit", "shorten it")
     if not all(byte in _LABEL_BYTES for byte in label):
-        raise NameProblem(f"{text!r} is no label of a domain name", "use letters, digits, hyphens and underscores")
+        raise NameProblem(f"{text[:20]!r} is no label of a domain name", "use letters, digits, hyphens and underscores")
     return bytes((len(label),)) + label
 
 

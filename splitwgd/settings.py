@@ -89,12 +89,22 @@ class Settings:
     def text(self, path: str, key: str, remedy: str) -> str | None:
         """What stands in a file that the key names, or None."""
         try:
-            return self.files.read(path).decode()
+            return self.files.read(path).decode("utf-8-sig")
         except OSError as error:
             self.problem(key, f"{path} cannot be read ({error.strerror})", remedy)
         except UnicodeDecodeError as error:
             self.problem(key, f"{path} is not UTF-8 (byte {error.start})", "save it as UTF-8")
+        except ValueError:
+            self.problem(key, f"{path!r} is no path", remedy)
         return None
+
+    def matches(self, pattern: str, key: str) -> list[str]:
+        """The files that a pattern with stars matches."""
+        try:
+            return self.files.glob(pattern)
+        except ValueError:
+            self.problem(key, f"{pattern!r} is no path", "correct it or remove it")
+            return []
 
     def unknown_keys(self, known: Mapping[str, tuple[str, ...]], section: str = "") -> None:
         """A problem for each key that `known` (section -> its keys) does not have."""
@@ -102,7 +112,9 @@ class Settings:
             path = f"{section}.{key}" if section else key
             if key not in known[section]:
                 keys = ", ".join(known[section])
-                self.problem(path, "unknown key", f"the keys {f'of [{section}]' if section else 'here'} are {keys}")
+                self.problem(
+                    repr(path)[1:-1], "unknown key", f"the keys {f'of [{section}]' if section else 'here'} are {keys}"
+                )
             elif not section and not isinstance(value, dict):
                 self.problem(path, f"= {value!r} is no table", f"write [{key}] and the keys below it")
             elif not section:

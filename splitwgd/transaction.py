@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network, summarize_address_range
+from math import ceil
 from typing import Any
 
 from splitwgd.objects import Chain, Element, FilterRule, Ip, Network, Set, Table
@@ -41,7 +42,8 @@ def table_text(table: Table, found: Table | None, elements: Iterable[Element] = 
         lines.append(f"add chain {name} {chain.name} {{ {head} }}")
         lines += [f'add rule {name} {chain.name} {rule.text} comment "{rule.comment}"' for rule in chain.rules]
     kept_sets = {n for n, s in wanted_sets.items() if n in found_sets and found_sets[n].shape == s.shape}
-    lines += _element_lines([element for element in elements if element.set not in kept_sets], renew=False)
+    new_sets = wanted_sets.keys() - kept_sets
+    lines += _element_lines([element for element in elements if element.set in new_sets], renew=False)
     return "\n".join(lines)
 
 
@@ -77,7 +79,7 @@ def _element_lines(elements: Sequence[Element], renew: bool) -> list[str]:
     for set_, members in by_set.items():
         head = f"inet {TABLE} {set_}"
         full = ", ".join(
-            f'{e.address} timeout {int(e.seconds)}s expires {int(e.seconds)}s comment "{e.name}"' for e in members
+            f'{e.address} timeout {ceil(e.seconds)}s expires {ceil(e.seconds)}s comment "{e.name}"' for e in members
         )
         lines.append(f"add element {head} {{ {full} }}")
         if renew:
@@ -104,6 +106,9 @@ def read_table(listing: dict[str, Any]) -> tuple[Table | None, list[Element]]:
             flags = frozenset(_listed(item["table"].get("flags", ())))
         elif "set" in item:
             found = item["set"]
+            if found["type"] not in ("ipv4_addr", "ipv6_addr"):  # somebody's, and not for addresses
+                strays.add(("set", found["name"]))
+                continue
             learned = [_element(found["name"], elem) for elem in found.get("elem", ())]
             elements += [element for element in learned if element is not None]
             sets.append(_set(found))
@@ -143,6 +148,9 @@ def _set(found: dict[str, Any]) -> Set:
 def _member(elem: Any) -> Iterable[Network]:
     if isinstance(elem, str):
         return [ip_network(elem)]
+    elem = elem.get("elem", {}).get("val", elem) if "elem" in elem else elem  # with a timeout or a comment
+    if isinstance(elem, str):
+        return [ip_network(elem)]
     if "prefix" in elem:
         return [ip_network(f"{elem['prefix']['addr']}/{elem['prefix']['len']}")]
     if "range" in elem:
@@ -153,6 +161,6 @@ def _member(elem: Any) -> Iterable[Network]:
 
 def _element(set_: str, elem: Any) -> Element | None:
     body = elem.get("elem") if isinstance(elem, dict) else None
-    if not isinstance(body, dict) or "expires" not in body:
+    if not isinstance(body, dict) or "expires" not in body or not isinstance(body["val"], str):
         return None
     return Element(set_, ip_address(body["val"]), body.get("comment", ""), float(body["expires"]))

@@ -1,12 +1,11 @@
 """Reads a wg-quick file (wg-quick(8)): the interface, its peers, and what we will not do of it.
 
-Refuses nothing that wg-quick takes; commands (PostUp and the like) are named, never run.
+Commands (PostUp and the like) are named, never run.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
@@ -36,9 +35,12 @@ class WgConfig:
 
 
 def parse_wgconf(text: str, path: str) -> tuple[WgConfig | None, list[Problem]]:
-    """The file's value, or None with every problem in it. Each problem names its line."""
+    """The file's value, or None with every problem in it. Each problem names its line.
+
+    What stands there is repeated only where it cannot be a key: a private one must not get into a log.
+    """
     reader = _Reader(path)
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         reader.take(number, line)
     return reader.finish()
 
@@ -56,7 +58,7 @@ _NOT_FOLLOWED = {
 def _key(text: str) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         raw = b""
     if len(raw) != 32:
         # A key is a secret: what stands there is not repeated in a message.
@@ -115,11 +117,16 @@ def _parsed(parse: Callable[[str], Any], text: str, wanted: str) -> Any:
         raise ValueError(f"= {text!r} cannot be read", f"write {wanted}") from None
 
 
+def is_port(text: str) -> bool:
+    """Whether this is a port by number, 1 to 65535."""
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
+
+
 def parse_endpoint(text: str) -> Endpoint:
     """`192.0.2.1:51820`, `[2001:db8::1]:51820` or `vpn.example.com:51820`."""
     host, colon, port = text.rpartition(":")
     remedy = "write HOST:PORT, an IPv6 address in brackets"
-    if not colon or not port.isdigit() or not 0 < int(port) < 65536:
+    if not colon or not is_port(port):
         raise ValueError(f"= {text!r} has no port", remedy)
     bracketed = host.startswith("[") and host.endswith("]")
     bare = host[1:-1] if bracketed else host
@@ -151,6 +158,11 @@ _PEER: dict[str, tuple[Callable[[str], Any], bool]] = {
 }
 
 
+def _harmless(key: str) -> str:
+    """The word as written, if it cannot be a WireGuard key."""
+    return repr(key) if key.isascii() and key.isalpha() and len(key) <= 20 else "this line"
+
+
 class _Reader:
     """Collects sections line by line; every problem is kept with its line, and reading goes on."""
 
@@ -172,9 +184,9 @@ class _Reader:
             return
         key, equals, value = (part.strip() for part in content.partition("="))
         if not equals or not key:
-            self._problem(number, f"{content[:40]!r} is no setting", "write KEY = VALUE")
+            self._problem(number, f"{_harmless(content)} is no setting", "write KEY = VALUE")
         elif self.section is None:
-            self._problem(number, f"{key} stands before any section", "put it under [Interface] or [Peer]")
+            self._problem(number, f"{_harmless(key)} stands before any section", "put it under [Interface] or [Peer]")
         else:
             self._set(number, key, value)
 
@@ -190,7 +202,7 @@ class _Reader:
                 self.peers.append((number, self.section))
                 self.keys = _PEER
             case _:
-                self._problem(number, f"unknown section {content}", "the sections are [Interface] and [Peer]")
+                self._problem(number, f"unknown section {_harmless(content[1:-1])}", "the sections are [Interface] and [Peer]")
 
     def _set(self, number: int, key: str, value: str) -> None:
         assert self.section is not None
@@ -203,7 +215,7 @@ class _Reader:
             return
         if name not in self.keys:
             known = ", ".join(sorted(self.keys))
-            self._problem(number, f"unknown key {key!r}", f"the keys here are {known}")
+            self._problem(number, f"unknown key {_harmless(key)}", f"the keys here are {known}")
             return
         read, repeatable = self.keys[name]
         try:
@@ -239,7 +251,7 @@ class _Reader:
                 self._problem(number, "this [Peer] has no PublicKey", "add the server's")
             if not peer.get("allowedips"):
                 self._problem(number, "this [Peer] has no AllowedIPs", "write AllowedIPs = 0.0.0.0/0, ::/0")
-        keys = [peer.get("publickey") for _, peer in self.peers]
+        keys = [key for _, peer in self.peers if (key := peer.get("publickey"))]
         if len(set(keys)) < len(keys):
             self._problem(None, "two [Peer] sections with the same PublicKey", "make them one")
         if self.problems:

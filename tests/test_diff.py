@@ -24,7 +24,7 @@ from splitwgd.objects import (
 from splitwgd.plan import Facts, Plan, make_plan
 from tests.samples import config_with
 
-FULL = make_plan(config_with({"tunneled.networks": '["198.51.100.0/24"]'}), Facts())
+FULL = make_plan(config_with({"tunneled.networks": '["198.51.100.0/24"]'}), Facts(strict=frozenset({"wg0"})))
 OTHERS = (
     make_plan(config_with({"routing.table": "200"}), Facts(uplink_mtu=1400)),
     make_plan(config_with({"dns.redirect": "false"}), Facts(adopted={"wg0": 0})),

@@ -333,7 +333,9 @@ def test_what_does_not_fit_a_datagram_is_truncated_and_a_stream_has_it_whole() -
     play(story)
 
 
-@pytest.mark.parametrize(("message", "rcodes"), [(b"", []), (b"\0" * 11, []), (b"\0\7\x81\0" + b"\0" * 8, []), (b"\0" * 12, [1])])
+@pytest.mark.parametrize(
+    ("message", "rcodes"), [(b"", []), (b"\0" * 11, []), (b"\0\7\x81\0" + b"\0" * 8, []), (b"\0" * 12, [1])]
+)
 def test_what_is_no_question_is_dropped_or_refused_and_never_asked(message: bytes, rcodes: list[int]) -> None:
     async def story(desk: Desk) -> None:
         client = FakeClient(desk.story)

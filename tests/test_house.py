@@ -97,7 +97,7 @@ def test_every_module_has_a_floor() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down(module: str) -> None:
     ours = {name.removeprefix("splitwgd.") for name in imports(module) if name.startswith("splitwgd.")}
-    assert [] == [other for other in sorted(ours) if floor(other) > floor(module)]
+    assert [other for other in sorted(ours) if floor(other) > floor(module)] == []
 
 
 def test_imports_have_no_circle() -> None:
@@ -163,7 +163,7 @@ def test_the_example_configuration_is_in_order(tmp_path: Path) -> None:
 
 def test_the_documents_name_every_module() -> None:
     text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
-    assert [] == [module for module in MODULES if f"`{module}`" not in text]
+    assert [module for module in MODULES if f"`{module}`" not in text] == []
 
 
 def test_versions_agree() -> None:

@@ -199,15 +199,17 @@ def refused_or_read(data: bytes) -> None:
     try:
         query = read_query(data)
     except BadQuery as bad:
-        if bad.reply is not None:
-            assert bad.reply[:2] == data[:2]
-            assert flags_of(bad.reply) & QR
-            DNSRecord.parse(bad.reply)
-        return
-    assert 17 <= 12 + len(query.question) <= len(data)
-    assert len(query.name) <= 255
-    assert query.udp_size >= 512
-    DNSRecord.parse(error_reply(query, SERVFAIL))
+        reply = bad.reply
+    else:
+        assert 17 <= 12 + len(query.question) <= len(data)
+        assert len(query.name) <= 255
+        assert query.udp_size >= 512
+        reply = error_reply(query, SERVFAIL)
+    if reply is not None:
+        assert reply[:2] == data[:2]
+        assert flags_of(reply) & QR
+        if data[12:].isascii():  # dnslib takes no other names
+            DNSRecord.parse(reply)
 
 
 @given(st.binary(max_size=80))
@@ -351,7 +353,6 @@ def test_over_tcp_nothing_is_cut() -> None:
     assert (record.header.tc, len(record.rr)) == (0, 200)
 
 
-@pytest.mark.xfail(strict=True, reason="our OPT is added to a body that fills the 16-bit length of TCP already")
 def test_over_tcp_a_reply_does_not_outgrow_its_length() -> None:
     query = ask()
     data = body(query) + raw_record(b"\xc0\x0c", 16, rdata=b"x" * (65535 - len(body(query)) - 12))

@@ -109,7 +109,7 @@ def test_members_are_no_part_of_a_sets_shape() -> None:
     assert replace(SET, members=frozenset({ip_network("10.0.0.0/8")})).shape == SET.shape
 
 
-@pytest.mark.parametrize("change", [{"type": "filter"}, {"hook": "prerouting"}, {"priority": 0}])
+@pytest.mark.parametrize("change", [{"type": "filter"}, {"hook": "prerouting"}, {"priority": 0}, {"policy": "drop"}])
 def test_a_chain_of_another_shape_has_to_be_made_anew(change: dict[str, object]) -> None:
     assert replace(CHAIN, **change).shape != CHAIN.shape  # type: ignore[arg-type]
 

@@ -18,13 +18,16 @@ ip -6 route blackhole default table 100 metric 200
 ip -6 rule priority 100 fwmark 0x1/0xff lookup 100"""
 
 
+STRICT = frozenset({"wg0"})
+
+
 def lines(plan: Plan) -> str:
     """The plan's text but for its first line, the nft table, which test_ruleset reads."""
     return "\n".join(str(plan).splitlines()[1:])
 
 
 def test_the_articles_set_up_is_this() -> None:
-    plan = make_plan(load(ARTICLE_TOML, ARTICLE_WG), Facts())
+    plan = make_plan(load(ARTICLE_TOML, ARTICLE_WG), Facts(strict=STRICT))
     assert lines(plan) == (
         f"{CLOSED}\n"
         "ip link wg0 mtu 1420 up 10.1.0.2/24\n"
@@ -36,9 +39,9 @@ def test_the_articles_set_up_is_this() -> None:
 
 
 def test_the_designs_example_with_a_tunnel_that_carries_v6_is_this() -> None:
-    plan = make_plan(load(DESIGN_TOML, WG), Facts(uplink_mtu=1492))
+    plan = make_plan(load(DESIGN_TOML, WG), Facts(uplink_mtu=1492, strict=STRICT))
     assert str(plan) == (
-        "nft table inet wg_routing: 4 sets, 6 chains, 32 rules\n"
+        "nft table inet wg_routing: 4 sets, 6 chains, 34 rules\n"
         f"{CLOSED}\n"
         "ip link wg0 mtu 1412 up 10.1.0.2/24 fd00:1::2/64\n"
         "wg set wg0 fwmark 0xfe peers 1\n"
@@ -54,7 +57,7 @@ def test_a_link_that_is_down_leaves_everything_closed() -> None:
 
 
 def test_an_adopted_link_is_marked_and_else_left_as_it_is() -> None:
-    plan = make_plan(config_with({}), Facts(adopted={"wg0": 0}))
+    plan = make_plan(config_with({}), Facts(adopted={"wg0": 0}, strict=STRICT))
     assert lines(plan) == (
         f"{CLOSED}\n"
         "wg set wg0 fwmark 0xfe\n"
@@ -73,6 +76,25 @@ def test_an_adopted_link_keeps_a_mark_that_somebody_gave_it() -> None:
     assert "meta mark 0xca6c return" in texts
 
 
+def test_a_link_that_cannot_be_used_is_as_good_as_down() -> None:
+    broken = make_plan(config_with({}), Facts(broken={"wg0": "no WireGuard here"}))
+    assert broken == make_plan(config_with({}), Facts(down=frozenset({"wg0"})))
+
+
+def test_where_replies_are_filtered_loosely_no_sysctl_is_touched() -> None:
+    assert "sysctl" not in str(make_plan(config_with({}), Facts()))
+
+
+def test_an_mtu_that_ipv6_does_not_take_leaves_ipv6_closed() -> None:
+    plan = make_plan(config_with({}, WG.replace("[Peer]", "MTU = 1279\n[Peer]")), Facts())
+    assert lines(plan) == (
+        f"{CLOSED}\n"
+        "ip link wg0 mtu 1279 up 10.1.0.2/24\n"
+        "wg set wg0 fwmark 0xfe peers 1\n"
+        "ip -4 route default dev wg0 table 100 metric 100"
+    )
+
+
 @pytest.mark.parametrize("mark", [0, 0xFE])
 def test_an_adopted_link_that_bears_our_mark_needs_no_rule_of_its_own(mark: int) -> None:
     table = make_plan(config_with({}), Facts(adopted={"wg0": mark})).objects["table", "wg_routing"]
@@ -80,7 +102,9 @@ def test_an_adopted_link_that_bears_our_mark_needs_no_rule_of_its_own(mark: int)
 
 
 def test_a_machine_without_ipv6_is_asked_for_none() -> None:
-    plan = make_plan(load(toml({}), WG.replace("10.1.0.2/24", "10.1.0.2/24, fe80::2/64")), Facts(families=(4,)))
+    plan = make_plan(
+        load(toml({}), WG.replace("10.1.0.2/24", "10.1.0.2/24, fe80::2/64")), Facts(families=(4,), strict=STRICT)
+    )
     assert lines(plan) == (
         "ip -4 route blackhole default table 100 metric 200\n"
         "ip -4 rule priority 100 fwmark 0x1/0xff lookup 100\n"
@@ -155,6 +179,10 @@ def test_a_plan_joined_with_itself_or_nothing_is_itself() -> None:
 def test_no_network_leaves_its_set_while_two_plans_hold() -> None:
     old, new = networks("198.51.100.0/24", "2001:db8::/32"), networks("203.0.113.0/24")
     assert members(old | new) == {"198.51.100.0/24", "2001:db8::/32", "203.0.113.0/24"}
+
+
+def test_a_network_within_another_joins_it() -> None:
+    assert members(networks("10.1.0.0/16") | networks("10.0.0.0/8")) == {"10.0.0.0/8"}
 
 
 def test_where_two_plans_differ_the_new_one_counts_and_nothing_old_is_missing() -> None:
