@@ -97,7 +97,10 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
             raise NoDaemon(f"splitwgd does not answer on {socket_path()} ({error.strerror or error})") from error
     if not line:
         raise NoDaemon("splitwgd ended before it answered")
-    answer = json.loads(line)
+    try:
+        answer = json.loads(line)
+    except ValueError as error:
+        raise NoDaemon("splitwgd ended in the middle of its answer") from error
     assert isinstance(answer, dict)
     if "error" in answer:
         raise SplitwgError(str(answer["error"]))

@@ -50,14 +50,18 @@ def _processes() -> list[Path]:
 
 
 def _sockets_of(process: Path) -> set[str]:
-    inodes = set()
+    inodes: set[str] = set()
     try:
-        for entry in os.scandir(process / "fd"):
-            target = os.readlink(entry.path)
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
+        descriptors = os.listdir(process / "fd")
     except OSError:
-        pass  # it has ended, or is not ours to look at
+        return inodes  # it has ended, or is not ours to look at
+    for descriptor in descriptors:
+        try:
+            target = os.readlink(process / "fd" / descriptor)
+        except OSError:
+            continue  # closed meanwhile
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
     return inodes
 
 

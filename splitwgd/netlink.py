@@ -94,14 +94,27 @@ class Netlink:
 
     def _link(self, name: str, index: int) -> Link:
         (link,) = self._ip.get_links(index)
-        addresses = frozenset(
-            # IFA_ADDRESS is the peer's where there is one (include/uapi/linux/if_addr.h).
-            ip_interface(f"{address.get_attr('IFA_LOCAL') or address.get_attr('IFA_ADDRESS')}/{address['prefixlen']}")
-            for address in self._ip.get_addr(index=index)
-            if address["scope"] != _LINK_SCOPE  # the kernel makes link-local ones by itself
-        )
+        addresses = frozenset(self._addresses(index))
         # One that is down has no MTU that could be right: it is put again, and comes up.
         return Link(name, link.get_attr("IFLA_MTU") if link["flags"] & 1 else 0, addresses)
+
+    def _addresses(self, index: int) -> dict[Interface, dict[str, Any]]:
+        """The addresses of a link, each with what it takes to delete it."""
+        found = {}
+        for message in self._ip.get_addr(index=index):
+            if message["scope"] == _LINK_SCOPE:  # the kernel makes link-local ones by itself
+                continue
+            # IFA_ADDRESS is the peer's where there is one (include/uapi/linux/if_addr.h).
+            peer, length = message.get_attr("IFA_ADDRESS"), message["prefixlen"]
+            own = message.get_attr("IFA_LOCAL") or peer
+            found[ip_interface(f"{own}/{length}")] = {
+                "index": index,
+                "family": message["family"],
+                "address": peer,
+                "local": own,
+                "prefixlen": length,
+            }
+        return found
 
     def _rules(self) -> Iterable[Rule]:
         for family in _FAMILIES.values():
@@ -185,16 +198,12 @@ class Netlink:
             raise KernelError(f"{link}: there is no such link")
         index = found["index"]
         self._do(str(link), lambda: self._ip.link("set", index=index, ifalias=ALIAS, mtu=link.mtu, state="up"))
-        present = self._link(link.name, index).addresses
-        for address in link.addresses - present:
-            self._address("add", index, address)
-        for address in present - link.addresses:
-            self._address("del", index, address)
-
-    def _address(self, verb: str, index: int, address: Interface) -> None:
-        prefix = address.network.prefixlen
-        settings = {"index": index, "address": str(address.ip), "prefixlen": prefix}
-        self._do(f"ip address {verb} {address}", lambda: self._ip.addr(verb, **settings), verb)
+        present = self._addresses(index)
+        for address in link.addresses - present.keys():
+            settings = {"index": index, "address": str(address.ip), "prefixlen": address.network.prefixlen}
+            self._do(f"ip address add {address}", functools.partial(self._ip.addr, "add", **settings))
+        for address in present.keys() - link.addresses:
+            self._do(f"ip address del {address}", functools.partial(self._ip.addr, "del", **present[address]), "del")
 
     @_translated
     def remove_link(self, name: str) -> None:
@@ -214,14 +223,18 @@ class Netlink:
     def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
         """Deletes the conntrack entries to these addresses that bear the mark."""
         targets = {str(address) for address in addresses}
-        with NFCTSocket() as conntrack:
+        for family in _FAMILIES.values():
+            self._forget(targets, family, mark, mask)
+
+    def _forget(self, targets: set[str], family: socket.AddressFamily, mark: int, mask: int) -> None:
+        with NFCTSocket(nfgen_family=family) as conntrack:
             for flow in list(conntrack.dump(mark=mark, mark_mask=mask)):  # a delete would end a lazy dump
                 original = flow.get_attr("CTA_TUPLE_ORIG")
                 ip = original.get_attr("CTA_TUPLE_IP") if original else None
                 target = ip and (ip.get_attr("CTA_IP_V4_DST") or ip.get_attr("CTA_IP_V6_DST"))
                 if target and str(ip_address(target)) in targets:
                     try:
-                        conntrack.entry("del", family=flow["nfgen_family"], tuple_orig=original)
+                        conntrack.entry("del", tuple_orig=original)
                     except NetlinkError as error:
                         if error.code != errno.ENOENT:  # it ended by itself
                             raise _explained("conntrack", error) from error

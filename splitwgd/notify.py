@@ -15,14 +15,14 @@ class Notify:
         self._notifier = sdnotify.SystemdNotifier()
 
     def ready(self, status: str) -> None:
-        self._notifier.notify(f"READY=1\nSTATUS={status}")
+        self._notifier.notify(f"READY=1\nSTATUS={_one_line(status)}")
 
     def reloading(self) -> None:
         """Type=notify-reload wants the monotonic clock with it, in microseconds."""
         self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def status(self, status: str) -> None:
-        self._notifier.notify(f"STATUS={status}")
+        self._notifier.notify(f"STATUS={_one_line(status)}")
 
     def stopping(self) -> None:
         self._notifier.notify("STOPPING=1")
@@ -38,3 +38,8 @@ class Notify:
         if not interval.isdigit() or owner != str(os.getpid()):
             return None
         return int(interval) / 2_000_000
+
+
+def _one_line(text: str) -> str:
+    """A line break would begin another assignment."""
+    return " ".join(text.split())

@@ -47,7 +47,7 @@ def remove_domain(path: str, pattern: Pattern) -> bool:
 
 def _open(path: str) -> tuple[tomlkit.TOMLDocument, Array]:
     try:
-        document = tomlkit.parse(Path(path).read_text())
+        document = tomlkit.parse(Path(path).read_bytes().decode())  # with its line ends as they are
     except OSError as error:
         raise ConfigError([Problem(path, f"cannot be read ({error.strerror})", "check owner and mode")]) from error
     except ValueError as error:
@@ -85,7 +85,7 @@ def _write(path: str, text: str) -> None:
     mode = target.stat()
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", newline="") as file:
             file.write(text)
             file.flush()
             os.fchmod(file.fileno(), mode.st_mode & 0o7777)

@@ -72,7 +72,7 @@ class _Flight:
                 self._note(attempt.server, error.strerror or str(error))
                 self.exchange.failed(attempt.server)
                 continue
-            self._wait(attempt.patience)
+            self._wait(attempt.patience, attempt.server)
             return
         self._finish(self.refusal or UpstreamError(f"{self.group.name}: {'; '.join(self.story) or 'no server'}"))
 
@@ -88,16 +88,16 @@ class _Flight:
         self.sockets[sock] = ident
         self.loop.add_reader(sock.fileno(), self._receive, sock, attempt.server)
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float, server: Server) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        self.timer = self.loop.call_later(seconds, self._silence)
+        self.timer = self.loop.call_later(seconds, self._silence, server)
 
-    def _silence(self) -> None:
+    def _silence(self, server: Server) -> None:
         if self.tcp is not None:
             self.tcp.cancel()
             self.tcp = None
-        self.story.append("no answer in time")
+        self._note(server, "no answer in time")
         self.go_on()
 
     def _receive(self, sock: socket.socket, server: Server) -> None:
@@ -126,10 +126,12 @@ class _Flight:
         match self.exchange.judge(reply.rcode, reply.truncated, tcp):
             case Verdict.ANSWER:
                 self._finish(reply)
+            case Verdict.OVER_TCP if self.tcp is not None:
+                pass  # another server's answer did not fit either, and one is being fetched
             case Verdict.OVER_TCP:
                 attempt = self.exchange.over_tcp(server, self.loop.time())
                 self.tcp = self.loop.create_task(self._ask_over_tcp(server))
-                self._wait(attempt.patience)
+                self._wait(attempt.patience, attempt.server)
             case Verdict.ANOTHER:
                 self._note(server, f"rcode {reply.rcode}")
                 self.refusal = reply

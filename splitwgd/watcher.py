@@ -42,6 +42,7 @@ class Watcher(FileSystemEventHandler):
                 observer.schedule(self, directory)
             observer.start()
         except OSError as error:  # of inotify's limits, mostly
+            self._directories = frozenset()
             remedy = "raise fs.inotify.max_user_watches and max_user_instances"
             raise MachineError(f"cannot watch {', '.join(sorted(directories))} ({error.strerror}); {remedy}") from error
         self._observer = observer

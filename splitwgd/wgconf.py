@@ -202,7 +202,9 @@ class _Reader:
                 self.peers.append((number, self.section))
                 self.keys = _PEER
             case _:
-                self._problem(number, f"unknown section {_harmless(content[1:-1])}", "the sections are [Interface] and [Peer]")
+                self._problem(
+                    number, f"unknown section {_harmless(content[1:-1])}", "the sections are [Interface] and [Peer]"
+                )
 
     def _set(self, number: int, key: str, value: str) -> None:
         assert self.section is not None

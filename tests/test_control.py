@@ -158,7 +158,16 @@ def test_a_child_that_is_nobody_may_look_and_not_touch(monkeypatch: pytest.Monke
         async def story(end: Control) -> None:
             os.chmod(socket_path(), 0o666)
             python = os.path.realpath(sys.executable)
-            argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-c", AS_NOBODY, socket_path()]
+            argv = [
+                "setpriv",
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                python,
+                "-c",
+                AS_NOBODY,
+                socket_path(),
+            ]
             child = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
             said, _ = await child.communicate()
             assert json.loads(said) == [{"error": "only root may reload"}, {"asked": {"do": "status"}}]

@@ -14,12 +14,12 @@ from splitwgd.names import parse_pattern
 from splitwgd.store import Disk, add_domain, remove_domain
 
 SHAPES = {
-    "lines": '# head\n[tunneled]\ndomains = [\n    "a.example",  # why a\n    # before b\n    "b.example",\n]\n# tail\n',
+    "lines": '# top\n[tunneled]\ndomains = [\n    "a.example",  # why a\n    # before b\n    "b.example",\n]\n# tail\n',
     "lines, no last comma": '[tunneled]\ndomains = [\n  "a.example",\n  "b.example" # why b\n]\nlists = []\n',
     "a last comment": '[tunneled]\ndomains = [\n\t"a.example",\n\t"b.example",\n\t# the end\n]\n',
     "one line": '[tunneled]\ndomains = ["a.example", "b.example"]  # both\n',
     "one line, a comma": '[tunneled]\ndomains = ["a.example", "b.example",]\n',
-    "other sections": '[dns]\ndefault = ["9.9.9.9"]\n\n[tunneled]\ndomains = ["a.example", "b.example"]\n\n[routing]\ntable = 7\n',
+    "other sections": '[dns]\n# dns\n\n[tunneled]\ndomains = ["a.example", "b.example"]\n\n[routing]\ntable = 7\n',
     "literal strings": "[tunneled]\ndomains = [\n  'a.example',\n  'b.example',\n]\n",
     "dotted": 'tunneled.domains = ["a.example", "b.example"]\n[dns]\ndefault = []\n',
     "the article's": '[tunneled]\ndomains = [\n    "a.example",\n    "b.example",\n    # Add your domains here\n]\n',

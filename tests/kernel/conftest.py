@@ -98,4 +98,3 @@ def end_all(space: Space, uapi: Uapi) -> None:
         return not uapi._children
 
     wait_until(none_left)
-

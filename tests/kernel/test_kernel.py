@@ -68,8 +68,23 @@ def test_learned_addresses_are_found_with_their_names(kernel: Kernel) -> None:
     insert("203.0.113.1", "a.example +", 100)
     (element,) = kernel.observe(None).elements
     assert (element.set, element.address, element.name) == ("wg_domains4", ip("203.0.113.1"), "a.example +")
-    kernel.delete("delete element inet wg_routing wg_domains4 { 203.0.113.1 }")
-    assert kernel.observe(None).elements == ()
+
+
+def test_addresses_are_taken_out_though_some_have_ended_by_themselves(kernel: Kernel) -> None:
+    kernel.grow(compare(make_plan(make_config(), Facts(down=frozenset({"wg0"}))), Plan.empty()), [])
+    for address in ("203.0.113.1", "203.0.113.2", "2001:db8::1"):
+        insert(address)
+    places = [
+        ("wg_domains4", ip("203.0.113.9")),
+        ("wg_domains4", ip("203.0.113.1")),
+        ("wg_domains6", ip("2001:db8::1")),
+    ]
+    kernel.delete(places)
+    assert [str(element.address) for element in kernel.observe(None).elements] == ["203.0.113.2"]
+    kernel.delete(places)
+    kernel.delete([])
+    with pytest.raises(KernelError):
+        kernel.delete([("wg_domains4", ip("2001:db8::1"))])
 
 
 @needs_go

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from splitwgd.config import Config
-from splitwgd.errors import KernelError, SplitwgError
+from splitwgd.errors import KernelError
 from splitwgd.kernel import Kernel
 from splitwgd.learned import Ledger
 from splitwgd.nft import Nft
@@ -197,11 +197,8 @@ def test_a_start_over_the_rest_of_a_crash_puts_right_what_is_left(space: Space) 
 
 RELOADS = [
     ({}, {"networks": '"198.51.100.0/24"'}),
-    pytest.param(
-        {"networks": '"198.51.100.0/24", "192.0.2.0/24"'},
-        {"networks": '"192.0.2.0/25"'},
-        marks=pytest.mark.xfail(strict=True, raises=KernelError, reason="plan._join joins networks that overlap"),
-    ),
+    ({"networks": '"198.51.100.0/24", "192.0.2.0/24"'}, {"networks": '"192.0.2.0/25"'}),
+    ({"networks": '"192.0.2.0/25"'}, {"networks": '"192.0.2.0/24"'}),
     ({}, {"routing": "fwmark = 2\ntable = 101\npriority = 99"}),
     ({}, {"wg": WG.replace("10.1.0.2/24", "10.1.0.3/24")}),
     ({}, {"wg": WG.replace(text_of(key(2)), text_of(key(6)))}),
@@ -224,7 +221,7 @@ def test_a_reload_goes_through_both_and_ends_with_the_new_one_alone(
         observed, lacking = await reconciler.difference()
         assert not lacking
         assert set(observed.plan.objects) >= set(before.objects)
-        assert members(observed.plan) >= members(before)
+        assert all(any(old.subnet_of(new) for new in members(observed.plan)) for old in members(before))
         await reconciler.shrink_to(config)
         observed, lacking = await reconciler.difference()
         assert not lacking and reconciler.trouble == ""
@@ -234,7 +231,7 @@ def test_a_reload_goes_through_both_and_ends_with_the_new_one_alone(
     play(space, story)
 
 
-def members(plan: Plan) -> set[object]:
+def members(plan: Plan) -> set[Any]:
     tables = [obj for obj in plan.objects.values() if isinstance(obj, Table)]
     return {member for table in tables for each in table.sets for member in each.members}
 
@@ -320,7 +317,9 @@ def test_a_killed_wireguard_comes_back_with_all_that_hung_on_it(space: Space) ->
 
 
 @pytest.mark.parametrize("what", ["wg_domains4 { 203.0.113.1 }", "wg_networks4 { 198.51.100.0/24 }"])
-@pytest.mark.xfail(strict=True, reason="Events passes over the deletion of elements, and observe over lost learned ones")
+@pytest.mark.xfail(
+    strict=True, reason="Events passes over the deletion of elements, and observe over lost learned ones"
+)
 def test_an_address_that_somebody_else_took_out_comes_back(space: Space, what: str) -> None:
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config(networks='"198.51.100.0/24"'))
@@ -409,16 +408,14 @@ def test_a_reload_that_the_kernel_refuses_leaves_the_old_one_in_force(
 
 # -- links that somebody else made
 
-NEVER_TIGHT = pytest.mark.xfail(
-    strict=True, raises=SplitwgError, reason="LooseReversePath is no longer wanted, and tighten() cannot take it away"
-)
-
 
 def adopted(mark: str = "") -> None:
     sh(f"LOG_LEVEL=silent wireguard-go wg0; ip addr add 10.1.0.2/24 dev wg0; ip link set wg0 up; {mark}")
 
 
-@pytest.mark.parametrize(("mark", "during", "after"), [("", "0xfe", "off"), ("wg set wg0 fwmark 51820", "0xca6c", "0xca6c")])
+@pytest.mark.parametrize(
+    ("mark", "during", "after"), [("", "0xfe", "off"), ("wg set wg0 fwmark 51820", "0xca6c", "0xca6c")]
+)
 def test_a_link_made_by_hand_is_used_and_left_standing(space: Space, mark: str, during: str, after: str) -> None:
     adopted(mark)
     sh("sysctl -qw net.ipv4.conf.wg0.rp_filter=1 net.ipv4.conf.default.rp_filter=1")
@@ -443,14 +440,7 @@ def test_a_link_made_by_hand_is_used_and_left_standing(space: Space, mark: str, 
     play(space, story)
 
 
-@pytest.mark.parametrize(
-    "default",
-    [
-        pytest.param(0, marks=NEVER_TIGHT),
-        1,
-        pytest.param(2, marks=NEVER_TIGHT),
-    ],
-)
+@pytest.mark.parametrize("default", [0, 1, 2])
 def test_an_adopted_link_that_is_taken_down_stays_and_is_used_no_longer(space: Space, default: int) -> None:
     sh(f"sysctl -qw net.ipv4.conf.default.rp_filter={default}")
     adopted()
@@ -459,9 +449,7 @@ def test_an_adopted_link_that_is_taken_down_stays_and_is_used_no_longer(space: S
         await reconciler.start(make_config())
         await reconciler.take_down(frozenset({"wg0"}))
         observed, lacking = await reconciler.difference()
-        if reconciler.trouble:
-            raise SplitwgError(reconciler.trouble)
-        assert not lacking
+        assert reconciler.trouble == "" and not lacking
         assert "dev wg0" not in sh("ip route show table 100")
         assert "wg0" in sh("ip -br link")
         await reconciler.take_down(frozenset())
@@ -470,14 +458,15 @@ def test_an_adopted_link_that_is_taken_down_stays_and_is_used_no_longer(space: S
     play(space, story)
 
 
-@pytest.mark.xfail(strict=True, raises=SplitwgError, reason="Kernel.observe and facts raise before anything is closed")
 def test_a_link_of_that_name_that_is_no_wireguard_leaves_it_closed(space: Space) -> None:
     sh("ip link add wg0 type veth peer name far")
 
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config())
         assert "wg0" in reconciler.trouble
-        kinds = {type(obj) for obj in (await reconciler._run(lambda kernel: kernel.observe(None))).plan.objects.values()}
+        kinds = {
+            type(obj) for obj in (await reconciler._run(lambda kernel: kernel.observe(None))).plan.objects.values()
+        }
         assert kinds == {Table, Rule, Route}
 
     play(space, story)
@@ -517,8 +506,6 @@ def test_a_peer_that_roamed_by_itself_is_left_where_it_is(space: Space) -> None:
 # -- what is let go
 
 
-@pytest.mark.xfail(strict=True, reason="netlink.forget_flows deletes in the middle of a lazy dump")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_released_address_leaves_its_set_and_its_flows_are_forgotten(space: Space) -> None:
     sh("conntrack -I -s 10.1.0.2 -d 203.0.113.1 -p udp --sport 1 --dport 2 --timeout 99 --mark 1")
 
@@ -527,13 +514,7 @@ def test_a_released_address_leaves_its_set_and_its_flows_are_forgotten(space: Sp
         await reconciler.start(config)
         insert("203.0.113.1")
         insert("203.0.113.2")
-        words = ""
-        try:
-            await reconciler.release([("wg_domains4", ip("203.0.113.1")), ("wg_domains6", ip("2001:db8::1"))], config)
-        except RuntimeError as error:
-            words = str(error)
-        gc.collect()  # what that error leaves open must not fail another test
-        assert not words
+        await reconciler.release([("wg_domains4", ip("203.0.113.1")), ("wg_domains6", ip("2001:db8::1"))], config)
         assert set(elements()) == {"203.0.113.2"}
         assert "203.0.113.1" not in sh("conntrack -L")
         await reconciler.release([], config)
@@ -553,7 +534,6 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.xfail(strict=True, reason="WireGuard or the kernel keeps another value than the file has: never as planned")
 def test_whatever_wg_quick_takes_can_be_kept(space: Space, odd: str) -> None:
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config(wg=ODD[odd]))

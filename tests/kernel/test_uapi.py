@@ -21,7 +21,9 @@ from tests.worlds import key, wait_until
 needs_go = pytest.mark.skipif(
     not (shutil.which("wireguard-go") and os.path.exists("/dev/net/tun")), reason="needs wireguard-go and /dev/net/tun"
 )
-FIRST = Peer(key(2), key(3), frozenset({ip_network("0.0.0.0/0"), ip_network("::/0")}), 25, Endpoint("198.51.100.1", 51820))
+FIRST = Peer(
+    key(2), key(3), frozenset({ip_network("0.0.0.0/0"), ip_network("::/0")}), 25, Endpoint("198.51.100.1", 51820)
+)
 SECOND = Peer(key(4), None, frozenset({ip_network("10.2.0.0/16")}), 0, Endpoint("2001:db8::1", 51821))
 THIRD = Peer(key(5))
 DEVICE = Device("wg0", key(1), 51999, 0xFE, frozenset({FIRST, SECOND}))
@@ -69,7 +71,10 @@ def test_what_is_configured_is_read_back_from_scratch_and_after_another(go: Uapi
 @needs_go
 def test_endpoints_are_read_back_and_aimed_again(go: Uapi) -> None:
     settled(go, DEVICE)
-    for key_, endpoint in ((FIRST.public_key, Endpoint("2001:db8::9", 1)), (SECOND.public_key, Endpoint("192.0.2.9", 2))):
+    for key_, endpoint in (
+        (FIRST.public_key, Endpoint("2001:db8::9", 1)),
+        (SECOND.public_key, Endpoint("192.0.2.9", 2)),
+    ):
         go.aim("wg0", key_, endpoint)
     device, states = go.read("wg0")
     assert {state.public_key: str(state.endpoint) for state in states} == {
@@ -182,9 +187,7 @@ def test_a_program_that_fails_is_quoted(
     assert uapi._children == {}
 
 
-def test_a_program_that_never_answers_is_ended(
-    uapi: Uapi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_that_never_answers_is_ended(uapi: Uapi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "wireguard-go"
     path.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec {shutil.which('sleep')} 1000\n")
     path.chmod(0o755)

@@ -15,7 +15,9 @@ from splitwgd.wireguard import KernelWireGuard
 from tests.kernel.spaces import Space, sh
 from tests.worlds import key
 
-FIRST = Peer(key(2), key(3), frozenset({ip_network("0.0.0.0/0"), ip_network("::/0")}), 25, Endpoint("198.51.100.1", 51820))
+FIRST = Peer(
+    key(2), key(3), frozenset({ip_network("0.0.0.0/0"), ip_network("::/0")}), 25, Endpoint("198.51.100.1", 51820)
+)
 SECOND = Peer(key(4), None, frozenset({ip_network("10.2.0.0/16")}), 0, Endpoint("2001:db8::1", 51821))
 THIRD = Peer(key(5))
 DEVICE = Device("wg0", key(1), 51999, 0xFE, frozenset({FIRST, SECOND}))

@@ -1,0 +1,264 @@
+"""The whole program in a namespace: port 53, reload by file, signal and socket, stop and teardown."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from dnslib import QTYPE, RR, DNSRecord
+from dnslib import A as ARecord
+
+from splitwgd.control import NoDaemon, ask
+from splitwgd.errors import SplitwgError
+from splitwgd.kernel import Kernel
+from splitwgd.plan import Plan
+from tests.kernel.spaces import sh
+from tests.kernel.test_netlink import FOREIGN, world
+from tests.kernel.test_reconciler import elements
+from tests.lab.hosts import ROOT
+from tests.worlds import WG, wait_until
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("wireguard-go") and os.path.exists("/dev/net/tun")), reason="needs wireguard-go and /dev/net/tun"
+)
+TOML = """
+[dns]
+tunneled = ["192.0.2.53"]
+default = ["198.51.100.53"]
+[tunneled]
+domains = [%s]
+[wireguard]
+config = "wg0.conf"
+"""
+
+
+class Program:
+    """splitwgd in this namespace, as a child."""
+
+    def __init__(self, house: Path) -> None:
+        code = "import sys; from splitwgd.daemon import main; sys.argv[0] = 'splitwgd'; main()"
+        argv = [sys.executable, "-c", code, "--config", str(house / "domains.toml")]
+        self.log = house / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def said(self, words: str) -> bool:
+        return words in self.log.read_text()
+
+    def ready(self) -> Program:
+        wait_until(lambda: self.said("ready: ") or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+        return self
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(10)
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    (tmp_path / "wg0.conf").write_text(WG)
+    write(tmp_path, '"example.com"')
+    return tmp_path
+
+
+def write(house: Path, domains: str) -> None:
+    (house / ".new").write_text(TOML % domains)
+    os.replace(house / ".new", house / "domains.toml")
+
+
+@pytest.fixture
+def start(house: Path, space: object) -> Iterator[Callable[[], Program]]:
+    made: list[Program] = []
+
+    def run() -> Program:
+        made.append(Program(house))
+        return made[-1]
+
+    yield run
+    for program in made:
+        program.process.kill()
+        program.process.wait()
+
+
+@pytest.fixture
+def servers(space: object) -> Iterator[None]:
+    """A default server on a veth, and one that stands for the tunneled one behind it; each answers by its own net."""
+    sh("ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up")
+    sh("ip addr add 198.51.100.2/24 dev eth0; ip addr add 198.51.100.53/32 dev lo")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("198.51.100.53", 53))
+
+        def serve() -> None:
+            while True:
+                data, client = sock.recvfrom(4096)
+                if not data:
+                    return
+                record = DNSRecord.parse(data)
+                reply = record.reply()
+                reply.add_answer(RR(str(record.q.qname), QTYPE.A, ttl=300, rdata=ARecord("203.0.113.1")))
+                sock.sendto(bytes(reply.pack()), client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        sock.sendto(b"", ("198.51.100.53", 53))
+        thread.join()
+
+
+def lookup(name: str, to: str = "127.0.0.53") -> DNSRecord:
+    with socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.connect((to, 53))
+        sock.send(bytes(DNSRecord.question(name).pack()))
+        return DNSRecord.parse(sock.recv(4096))
+
+
+def test_it_answers_at_every_door_and_says_how_it_is(start: Callable[[], Program], servers: None) -> None:
+    start().ready()
+    for door in ("127.0.0.53", "127.0.0.1", "::1"):
+        assert [str(record.rdata) for record in lookup("www.example.net", door).rr] == ["203.0.113.1"]
+    status = ask({"do": "status"})
+    assert (status["trouble"], status["differs"]) == ("", [])
+    assert status["questions"]["asked"] == 3 and status["questions"]["from_cache"] == 2
+
+
+def test_a_second_one_is_told_who_was_first_and_changes_nothing(start: Callable[[], Program], house: Path) -> None:
+    first = start().ready()
+    before = sh("nft list ruleset; ip rule; ip route show table all")
+    second = start()
+    assert second.process.wait(10) == 1
+    words = second.log.read_text()
+    assert "cannot listen on 127.0.0.53 port 53 (UDP): taken by " in words
+    assert f"(pid {first.process.pid}" in words and "splitwgd runs already" in words and "Traceback" not in words
+    assert sh("nft list ruleset; ip rule; ip route show table all") == before
+
+
+def test_an_added_name_has_its_known_addresses_in_the_set_and_a_removed_one_not(
+    start: Callable[[], Program], servers: None, house: Path
+) -> None:
+    program = start().ready()
+    lookup("www.example.net")
+    assert elements() == {}
+    write(house, '"example.com", "example.net"')
+    wait_until(lambda: program.said("reloaded: "))
+    assert {address: element.name for address, element in elements().items()} == {"203.0.113.1": "www.example.net"}
+    write(house, '"example.com"')
+    wait_until(lambda: elements() == {})
+    wait_until(lambda: program.log.read_text().count("reloaded: ") == 2)
+
+
+@pytest.mark.parametrize("way", ["file", "signal", "socket"])
+def test_a_mistake_is_told_once_and_the_old_configuration_goes_on(
+    start: Callable[[], Program], servers: None, house: Path, way: str
+) -> None:
+    program = start().ready()
+    before = sh("nft list ruleset")
+    write(house, '"two words"')
+    if way == "signal":
+        program.process.send_signal(signal.SIGHUP)
+    if way == "socket":
+        with pytest.raises(SplitwgError, match="a space cannot be in a name"):
+            ask({"do": "reload"})
+    wait_until(lambda: program.said("the configuration has not been changed"))
+    assert sh("nft list ruleset") == before
+    assert lookup("www.example.net").rr
+    write(house, '"example.com", "example.org"')
+    wait_until(lambda: program.said("reloaded: "))
+
+
+def test_down_refuses_up_opens_and_both_answer_when_it_is_so(start: Callable[[], Program]) -> None:
+    start().ready()
+    assert ask({"do": "down"}) == {"trouble": ""}
+    assert "wg0" not in sh("ip -br link")
+    assert ask({"do": "status"})["state"] == "down"
+    assert ask({"do": "up"}) == {"trouble": ""}
+    assert "dev wg0" in sh("ip route show table 100")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_after_it_ends_it_is_closed_and_the_next_one_takes_over(
+    start: Callable[[], Program], number: signal.Signals
+) -> None:
+    program = start().ready()
+    sh("nft add element inet wg_routing wg_domains4 '{ 203.0.113.7 timeout 600s comment \"a.example.com\" }'")
+    kept = sh(
+        "nft list table inet wg_routing | grep -v -e expires; ip rule; ip route show table 100; pidof wireguard-go"
+    )
+    assert program.end(number) == (-9 if number == signal.SIGKILL else 0)
+    assert (
+        sh("nft list table inet wg_routing | grep -v -e expires; ip rule; ip route show table 100; pidof wireguard-go")
+        == kept
+    )
+    with pytest.raises(NoDaemon):
+        ask({"do": "status"})
+    start().ready()
+    assert "203.0.113.7" in elements()
+    assert ask({"do": "status"})["differs"] == []
+
+
+def test_what_no_tunneled_name_holds_any_more_is_let_go_at_the_start(start: Callable[[], Program], house: Path) -> None:
+    assert start().ready().end() == 0
+    for comment in ("a.example.com", "b.example.net", "a.example.com b.example.net", "unknown +"):
+        number = len(elements()) + 1
+        sh(f"nft add element inet wg_routing wg_domains4 '{{ 203.0.113.{number} timeout 600s comment \"{comment}\" }}'")
+    start().ready()
+    assert {element.name for element in elements().values()} == {
+        "a.example.com",
+        "a.example.com b.example.net",
+        "unknown +",
+    }
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_teardown_leaves_the_world_as_it_was(start: Callable[[], Program], house: Path, running: bool) -> None:
+    sh(FOREIGN)
+    before = world()
+    program = start().ready()
+    if not running:
+        assert program.end(signal.SIGKILL) == -9
+    argv = [sys.executable, "-c", "from splitwgd.cli import main; main(prog_name='splitwg')"]
+    argv += ["--config", str(house / "domains.toml"), "teardown"]
+    for _ in range(2):
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "nothing of splitwg is left in the kernel\n"
+    if running:
+        assert program.process.wait(10) == 0
+    wait_until(lambda: world() == before)
+    kernel = Kernel()
+    assert kernel.observe(None).plan == Plan.empty()
+    kernel.close()
+
+
+def test_status_without_a_daemon_tells_what_the_kernel_holds(start: Callable[[], Program], house: Path) -> None:
+    argv = [sys.executable, "-c", "from splitwgd.cli import main; main(prog_name='splitwg')"]
+    argv += ["--config", str(house / "domains.toml"), "status"]
+
+    def status(*options: str) -> str:
+        return subprocess.run(
+            [*argv, *options], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+
+    assert status().startswith("splitwg is stopped, open (splitwgd does not run)\n")
+    assert "the kernel holds nothing of splitwg" in status()
+    assert start().ready().end() == 0
+    assert status().startswith("splitwg is stopped, closed (splitwgd does not run)\n")
+    assert "nft table inet wg_routing" in "\n".join(json.loads(status("--json"))["held"])
+
+
+def test_on_stop_open_leaves_nothing_behind(start: Callable[[], Program], house: Path) -> None:
+    before = world()
+    (house / "domains.toml").write_text(TOML % '"example.com"' + '[routing]\non_stop = "open"\n')
+    assert start().ready().end() == 0
+    wait_until(lambda: world() == before)
