@@ -6,8 +6,17 @@ who knows `ip` and `nft` can read. The constructors do not validate; `config` an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    collapse_addresses,
+)
 
 Ip = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -15,6 +24,11 @@ Network = IPv4Network | IPv6Network
 Key = tuple[object, ...]
 
 MAIN_TABLE = 254
+
+
+def collapsed(networks: Iterable[Network]) -> frozenset[Network]:
+    """The same addresses, of one family, in networks that neither overlap nor adjoin."""
+    return frozenset(collapse_addresses(networks))  # type: ignore[type-var]  # typed for one family alone
 
 
 @dataclass(frozen=True)

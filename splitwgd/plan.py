@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import collapse_addresses
 
 from splitwgd.config import Config, Tunnel
 from splitwgd.objects import (
@@ -23,13 +22,13 @@ from splitwgd.objects import (
     Key,
     Link,
     LooseReversePath,
-    Network,
     Object,
     OuterMark,
     Route,
     Rule,
     Set,
     Table,
+    collapsed,
 )
 from splitwgd.ruleset import make_table
 
@@ -72,12 +71,8 @@ def _join(old: Table, new: Table) -> Table:
         earlier = before.get(set_.name)
         both = set_.members | earlier.members if earlier and earlier.shape == set_.shape else set_.members
         # An interval set takes no member within another one.
-        sets.append(Set(set_.name, set_.type, set_.flags, set_.size, frozenset(_collapsed(both))))
+        sets.append(Set(set_.name, set_.type, set_.flags, set_.size, collapsed(both)))
     return Table(new.name, tuple(sets), new.chains)
-
-
-def _collapsed(networks: Iterable[Network]) -> Iterable[Network]:
-    return collapse_addresses(networks)  # type: ignore[type-var]  # of one family, as a set's are
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from splitwgd.config import Config
 from splitwgd.diff import Diff, compare, is_closing
@@ -25,6 +25,7 @@ from splitwgd.objects import Device, Endpoint, Object, PeerState
 from splitwgd.plan import Plan, make_plan
 
 log = logging.getLogger("splitwgd.kernel")
+P = ParamSpec("P")
 T = TypeVar("T")
 Peering = tuple[str, bytes]  # a link and a peer's public key
 
@@ -54,13 +55,13 @@ class Reconciler:
         self._stirred = asyncio.Event()
         self._events: Events | None = None
 
-    async def _run(self, step: Callable[[Kernel], T]) -> T:
+    async def _run(self, step: Callable[Concatenate[Kernel, P], T], *arguments: P.args, **options: P.kwargs) -> T:
         """One blocking step, on the worker, where the hands live."""
 
         def work() -> T:
             if self._kernel is None:
                 self._kernel = Kernel()
-            return step(self._kernel)
+            return step(self._kernel, *arguments, **options)
 
         return await self.loop.run_in_executor(self._worker, work)
 
@@ -72,7 +73,7 @@ class Reconciler:
         Raises KernelError or MachineError if it cannot even be closed; a tunnel that cannot be opened is
         tried again by `keep`.
         """
-        observed = await self._run(lambda kernel: kernel.observe(config))
+        observed = await self._run(Kernel.observe, config)
         self.ledger.restore(observed.elements, self.loop.time())
         await self._apply(config)
 
@@ -95,11 +96,10 @@ class Reconciler:
         gone = list(places)
         if not gone:
             return
-        await self._run(lambda kernel: kernel.delete(gone))
+        await self._run(Kernel.delete, gone)
         addresses = [address for _, address in gone]
         for tunnel in config.tunnels:
-            mark, mask = tunnel.mark, config.routing.fwmask
-            await self._run(lambda kernel, m=mark, b=mask: kernel.forget_flows(addresses, m, b))  # type: ignore[misc]
+            await self._run(Kernel.forget_flows, addresses, tunnel.mark, config.routing.fwmask)
 
     async def take_down(self, links: frozenset[str]) -> None:
         """These links away (or back, when the set is empty); everything else stays closed."""
@@ -112,9 +112,9 @@ class Reconciler:
         """Nothing of ours is left."""
         config, self.config = self.config, None
         async with self._lock:
-            observed = await self._run(lambda kernel: kernel.observe(config))
+            observed = await self._run(Kernel.observe, config)
             diff = compare(Plan.empty(), observed.plan)
-            await self._run(lambda kernel: kernel.shrink(diff))
+            await self._run(Kernel.shrink, diff)
             self.plan = Plan.empty()
 
     async def states(self) -> dict[str, list[PeerState]]:
@@ -122,7 +122,7 @@ class Reconciler:
         found: dict[str, list[PeerState]] = {}
         for tunnel in self.config.tunnels if self.config else ():
             try:
-                found[tunnel.link] = await self._run(lambda kernel, link=tunnel.link: kernel.states(link))  # type: ignore[misc]
+                found[tunnel.link] = await self._run(Kernel.states, tunnel.link)
             except KernelError:
                 found[tunnel.link] = []
         return found
@@ -130,7 +130,7 @@ class Reconciler:
     async def difference(self) -> tuple[Observed, Diff]:
         """What the kernel holds, and what it lacks of the plan."""
         config = self.config
-        observed = await self._run(lambda kernel: kernel.observe(config))
+        observed = await self._run(Kernel.observe, config)
         return observed, compare(self.plan, observed.plan)
 
     async def aim(self, peering: Peering, endpoint: Endpoint) -> None:
@@ -162,7 +162,7 @@ class Reconciler:
         self.trouble = trouble
 
     async def _make_plan(self, config: Config) -> Plan:
-        facts = await self._run(lambda kernel: kernel.facts(config, self.down))
+        facts = await self._run(Kernel.facts, config, self.down)
         self._broken = facts.broken
         return self._before | Plan.of(
             self._resolved(obj) if isinstance(obj, Device) else obj for obj in make_plan(config, facts).objects.values()
@@ -170,20 +170,19 @@ class Reconciler:
 
     async def _grow_and_shrink(self, config: Config, plan: Plan) -> None:
         for _ in range(ROUNDS):
-            observed = await self._run(lambda kernel: kernel.observe(config))
+            observed = await self._run(Kernel.observe, config)
             diff = compare(plan, observed.plan)
             if not diff:
                 return
             log.debug("changes:\n%s", diff)
-            elements = self.ledger.elements(self.loop.time())
-            await self._run(lambda kernel, d=diff, e=elements: kernel.grow(d, e))  # type: ignore[misc]
-            await self._run(lambda kernel, d=diff: kernel.shrink(d))  # type: ignore[misc]
-        observed = await self._run(lambda kernel: kernel.observe(config))
+            await self._run(Kernel.grow, diff, self.ledger.elements(self.loop.time()))
+            await self._run(Kernel.shrink, diff)
+        observed = await self._run(Kernel.observe, config)
         if diff := compare(plan, observed.plan):
             raise KernelError(f"the kernel does not keep what it was told:\n{diff}")
 
     async def _is_closed(self, config: Config, plan: Plan) -> bool:
-        observed = await self._run(lambda kernel: kernel.observe(config))
+        observed = await self._run(Kernel.observe, config)
         closing = (key for key, obj in plan.objects.items() if is_closing(obj))
         return all(observed.plan.objects.get(key) == plan.objects[key] for key in closing)
 
@@ -210,7 +209,7 @@ class Reconciler:
                 if target is None or self._aimed.get(peering) == target:
                     continue
                 try:
-                    await self._run(lambda kernel, p=peering, t=target: kernel.aim(*p, t))  # type: ignore[misc]
+                    await self._run(Kernel.aim, *peering, target)
                     self._aimed[peering] = target
                 except KernelError as error:
                     log.warning("%s", error)
@@ -258,7 +257,7 @@ class Reconciler:
         if config is None:
             return False
         async with self._lock:
-            observed = await self._run(lambda kernel: kernel.observe(config))
+            observed = await self._run(Kernel.observe, config)
             lost = compare(await self._make_plan(config), observed.plan)
         if not lost:
             self._say("; ".join(self._broken.values()))
@@ -277,7 +276,7 @@ class Reconciler:
                 self.loop.remove_reader(sock.fileno())
             self._events.close()
         if self._kernel is not None:
-            await self._run(lambda kernel: kernel.close())
+            await self._run(Kernel.close)
         self._worker.shutdown()
 
 

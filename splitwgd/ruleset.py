@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import collapse_addresses
 
 from splitwgd.config import Config, Tunnel
 from splitwgd.objects import Chain, FilterRule, Interface, Ip, Network, Set, Table
@@ -68,8 +67,8 @@ def _sets(config: Config) -> Iterable[Set]:
         for family, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
             # A hash, not `interval`: inserts into an interval set grow with its size.
             yield Set(domain_set(tunnel.sets, family), kind, frozenset({"timeout"}), SET_SIZE)
-            members = collapse_addresses([net for net in tunnel.networks if net.version == family])  # type: ignore[type-var]
-            yield Set(f"{tunnel.sets}_networks{family}", kind, frozenset({"interval"}), members=frozenset(members))
+            members = collapsed(net for net in tunnel.networks if net.version == family)
+            yield Set(f"{tunnel.sets}_networks{family}", kind, frozenset({"interval"}), members=members)
 
 
 def _members(tunnel: Tunnel) -> Iterable[str]:
@@ -201,7 +200,7 @@ def _inside(tunnel: Tunnel, family: int) -> Iterable[Network]:
     networks = [a.network for a in tunnel.wireguard.addresses if a.version == family]
     for peer in tunnel.wireguard.peers:
         networks += [n for n in peer.allowed if n.version == family and n.prefixlen > 1]
-    return collapse_addresses(networks)  # type: ignore[type-var]
+    return sorted(collapsed(networks), key=str)
 
 
 def braces(members: Iterable[Ip | Network | Interface | int]) -> str:

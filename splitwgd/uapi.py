@@ -129,8 +129,7 @@ def _talk(link: str, request: str) -> list[tuple[str, str]]:
                 answer += part
         except OSError as error:
             raise KernelError(f"{link}: its userspace WireGuard does not answer ({error})") from error
-    pairs = [tuple(line.split("=", 1)) for line in answer.decode().splitlines() if "=" in line]
-    values = [(key, value) for key, value in pairs]  # noqa: C416  (typed as pairs)
+    values = [(key, value) for key, _, value in (line.partition("=") for line in answer.decode().splitlines()) if key]
     if ("errno", "0") not in values:
         raise KernelError(f"{link}: its userspace WireGuard refused: {values}")
     return values

@@ -173,29 +173,30 @@ class House:
 
     def __init__(self, wire: Callable[[str, str], Wire], config: Config, down: bool = False) -> None:
         self.uplink = wire("eth0", "tap")
-        sh(
-            "ip addr add 198.51.100.2/24 dev eth0; ip addr add 2001:db8:c::2/64 dev eth0;"
-            "ip neigh add 198.51.100.1 lladdr 02:00:00:00:00:01 dev eth0;"
-            "ip neigh add 2001:db8:c::1 lladdr 02:00:00:00:00:01 dev eth0;"
-            "ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:c::1"
-        )
         self.tunnel = wire("wg0", "tun")
-        for address in config.tunnels[0].wireguard.addresses:
-            sh(f"ip addr add {address} dev wg0")
-        sh("sysctl -qw net.ipv4.conf.wg0.rp_filter=2")
-        self.put(config, down)
-
-    def put(self, config: Config, down: bool) -> None:
+        lines = [
+            "addr add 198.51.100.2/24 dev eth0",
+            "addr add 2001:db8:c::2/64 dev eth0",
+            "neigh add 198.51.100.1 lladdr 02:00:00:00:00:01 dev eth0",
+            "neigh add 2001:db8:c::1 lladdr 02:00:00:00:00:01 dev eth0",
+            "route add default via 198.51.100.1",
+            "route add default via 2001:db8:c::1",
+            *(f"addr add {address} dev wg0" for address in config.tunnels[0].wireguard.addresses),
+        ]
+        batches: dict[int, list[str]] = {4: [], 6: []}
         plan = make_plan(config, Facts(adopted={"wg0": 0}, down=frozenset({"wg0"} if down else ())))
         for obj in plan.objects.values():
             if isinstance(obj, Table):
                 Nft().run(table_text(obj, None))
             elif isinstance(obj, Rule):
                 mark = f"fwmark {obj.mark:#x}/{obj.mask:#x}"
-                sh(f"ip -{obj.family} rule add priority {obj.priority} {mark} lookup {obj.table}")
+                batches[obj.family].append(f"rule add priority {obj.priority} {mark} lookup {obj.table}")
             elif isinstance(obj, Route):
                 into = f"default dev {obj.link}" if obj.link else "blackhole default"
-                sh(f"ip -{obj.family} route add {into} table {obj.table} metric {obj.metric}")
+                batches[obj.family].append(f"route add {into} table {obj.table} metric {obj.metric}")
+        commands = [("ip", lines), ("ip -4", batches[4]), ("ip -6", batches[6])]
+        sh("\n".join(f"{ip_} -batch - <<'END' || exit\n{chr(10).join(batch)}\nEND" for ip_, batch in commands))
+        sh("sysctl -qw net.ipv4.conf.wg0.rp_filter=2")
         for address in MEMBERS:
             insert(address)
 
