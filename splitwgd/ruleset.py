@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from splitwgd.config import Config, Tunnel
-from splitwgd.objects import Chain, FilterRule, Interface, Ip, Network, Set, Table
+from splitwgd.objects import Chain, FilterRule, Interface, Ip, Network, Set, Table, collapsed
 
 TABLE = "wg_routing"
 SET_SIZE = 65_536
