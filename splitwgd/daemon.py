@@ -54,6 +54,7 @@ class Daemon:
         self.listener = Listener(loop)
         self.forwarder = Forwarder(loop, Zones(config), self.ledger, Cache(config.cache_size), Upstreams(loop), Nft())
         self.endpoints = Endpoints(self.forwarder, self.reconciler)
+        self.reconciler.heard = self.endpoints.changed
         self.control = Control(self._command)
         self.watcher = Watcher(loop, lambda: self._begin_reload(forced=False))
         self.stopped = asyncio.Event()

@@ -32,9 +32,10 @@ class Endpoints:
         self.forwarder = forwarder
         self.reconciler = reconciler
         self._changed = asyncio.Event()
+        self._complaints: dict[Peering, str] = {}  # what was told last; a retry is no news
 
     def changed(self) -> None:
-        """The configuration is another one: look at once."""
+        """The configuration or the network is another one: look at once."""
         self._changed.set()
 
     async def keep(self) -> None:
@@ -82,8 +83,11 @@ class Endpoints:
                 address = outcome[0]
                 break
         if address is None:
-            log.warning("the endpoint %s cannot be resolved yet, the tunnel stays closed: %s", endpoint.host, trouble)
+            if self._complaints.get(peering) != trouble:
+                log.warning("the endpoint %s cannot be resolved yet: %s", endpoint.host, trouble)
+            self._complaints[peering] = trouble
             return False
+        self._complaints.pop(peering, None)
         target = Endpoint(str(address), endpoint.port)
         if self.reconciler.endpoints.get(peering) != target:
             log.info("the endpoint %s is at %s", endpoint.host, target)

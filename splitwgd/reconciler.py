@@ -53,6 +53,7 @@ class Reconciler:
         self._kernel: Kernel | None = None
         self._lock = asyncio.Lock()
         self._stirred = asyncio.Event()
+        self.heard: Callable[[], None] = lambda: None  # called when the network has changed
         self._events: Events | None = None
 
     async def _run(self, step: Callable[Concatenate[Kernel, P], T], *arguments: P.args, **options: P.kwargs) -> T:
@@ -246,6 +247,7 @@ class Reconciler:
         try:
             async with asyncio.timeout(at_most):
                 await self._stirred.wait()
+            self.heard()
         except TimeoutError:
             pass
         await asyncio.sleep(SETTLE)

@@ -17,7 +17,6 @@ from splitwgd import holder
 from splitwgd.holder import holder_of
 from tests.worlds import free_port, ip
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # see the xfail below
 HOLD = """
 import socket, sys
 family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
@@ -130,8 +129,6 @@ def test_what_cannot_be_seen_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -
     assert words == "taken by a process that cannot be seen from here; look with `ss -lnup` and `ss -lntp`"
 
 
-@pytest.mark.xfail(strict=True, reason="the first descriptor that cannot be read ends the loop over the others")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_descriptor_that_is_closed_under_our_eyes_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     readlink = os.readlink
     calls: list[object] = []

@@ -43,7 +43,6 @@ def test_each_word_arrives_as_systemd_wants_it(systemd: socket.socket, notify: N
     assert systemd.recv(1000) == b"STOPPING=1"
 
 
-@pytest.mark.xfail(strict=True, reason="Notify.status and ready pass line breaks on")
 def test_a_status_is_one_line_whatever_it_says(systemd: socket.socket, notify: Notify) -> None:
     """Else its second line would be an assignment of its own (sd_notify(3))."""
     notify.status("there is trouble:\nSTOPPING=1")

@@ -172,7 +172,6 @@ def test_when_the_write_fails_the_old_file_stays_and_nothing_is_left_behind(
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.xfail(strict=True, reason="read_text() turns CRLF into LF")
 def test_windows_line_ends_are_kept(tmp_path: Path) -> None:
     file = tmp_path / "domains.toml"
     file.write_bytes(SHAPES["lines"].replace("\n", "\r\n").encode())

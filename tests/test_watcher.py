@@ -220,7 +220,6 @@ def test_after_close_nobody_is_called(house: Path) -> None:
     play(house, story)
 
 
-@pytest.mark.xfail(strict=True, reason="after the failure _directories still says what is no longer watched")
 def test_a_machine_without_watches_to_spare_is_told_what_to_raise(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(watcher: Watcher, calls: list[str]) -> None:
         def full(self: object) -> None:

@@ -472,6 +472,21 @@ def test_a_link_of_that_name_that_is_no_wireguard_leaves_it_closed(space: Space)
     play(space, story)
 
 
+@pytest.mark.xfail(strict=True, reason="a link without alias, keys and peers counts as somebody else's, and is adopted")
+def test_a_link_that_a_killed_start_had_only_just_made_is_configured_and_goes_at_teardown(space: Space) -> None:
+    """Between making it and giving it its alias there is a moment."""
+    sh("LOG_LEVEL=silent wireguard-go wg0")
+
+    async def story(reconciler: Reconciler) -> None:
+        await reconciler.start(make_config())
+        assert reconciler.trouble == ""
+        assert text_of(key(2)) in sh("wg show wg0 peers")
+        await reconciler.teardown()
+        assert "wg0" not in sh("ip -br link")
+
+    play(space, story)
+
+
 # -- endpoints
 
 

@@ -64,9 +64,7 @@ class Datagrams(asyncio.DatagramProtocol):
             self.transport.sendto(reply, addr)
 
 
-async def dns_stream(
-    dns: Dns, server: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
+async def dns_stream(dns: Dns, server: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """The TCP side of a DNS server at one address: any number of questions on a connection."""
     client = writer.get_extra_info("peername")[0]
     try:

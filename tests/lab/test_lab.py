@@ -50,9 +50,7 @@ def hand_made_tunnel(lab: Lab) -> Iterator[None]:
 
 def recorder_of(lab: Lab) -> int:
     """The process of the capture that runs."""
-    return next(
-        pid for pid in inhabitants(lab.isp.netns) if "record" in Path(f"/proc/{pid}/cmdline").read_text()
-    )
+    return next(pid for pid in inhabitants(lab.isp.netns) if "record" in Path(f"/proc/{pid}/cmdline").read_text())
 
 
 def processes() -> set[int]:
@@ -257,9 +255,7 @@ def test_a_capture_outlives_a_cut_cable_but_never_ends_blind(lab: Lab) -> None:
 
 def test_a_killed_enclosure_takes_its_lab_along(lab: Lab) -> None:
     before = processes()
-    script = (
-        "import time; from tests.lab.world import lab\nwith lab(): print('up', flush=True); time.sleep(60)"
-    )
+    script = "import time; from tests.lab.world import lab\nwith lab(): print('up', flush=True); time.sleep(60)"
     unshare = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     outer = f"SPLITWG_OUTER_NETNS={os.readlink('/proc/self/ns/net')}"
     enclosure = subprocess.Popen(

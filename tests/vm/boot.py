@@ -24,9 +24,7 @@ KERNEL_OPTIONS = "quiet loglevel=3 mitigations=off nokaslr random.trust_cpu=on a
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.vm.boot", description=__doc__)
-    parser.add_argument(
-        "--kernel", choices=RELEASES, default="bookworm", help="the Debian release (bookworm)"
-    )
+    parser.add_argument("--kernel", choices=RELEASES, default="bookworm", help="the Debian release (bookworm)")
     parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="time limit (900)")
     parser.add_argument("command", nargs="+", help="program and arguments, run in the root of the checkout")
     options = parser.parse_args(arguments)
