@@ -39,16 +39,11 @@ def _plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-class _DomainType(click.ParamType[Pattern]):
-    name = "domain"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Pattern:
-        if isinstance(value, Pattern):
-            return value
-        try:
-            return parse_pattern(value)
-        except NameProblem as problem:
-            self.fail(f"{value!r}: {problem.what}; {problem.remedy}", param, ctx)
+def _domain(text: str) -> Pattern:
+    try:
+        return parse_pattern(text)
+    except NameProblem as problem:
+        raise click.BadParameter(f"{text!r}: {problem.what}; {problem.remedy}") from problem
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -147,7 +142,7 @@ def _tell(answer: dict[str, Any], done: str) -> None:
 
 
 @main.command()
-@click.argument("domains", nargs=-1, required=True, type=_DomainType(), metavar="DOMAIN...")
+@click.argument("domains", nargs=-1, required=True, type=_domain, metavar="DOMAIN...")
 @click.pass_obj
 @_plain_errors
 def add(path: str, domains: tuple[Pattern, ...]) -> None:
@@ -158,7 +153,7 @@ def add(path: str, domains: tuple[Pattern, ...]) -> None:
 
 
 @main.command()
-@click.argument("domains", nargs=-1, required=True, type=_DomainType(), metavar="DOMAIN...")
+@click.argument("domains", nargs=-1, required=True, type=_domain, metavar="DOMAIN...")
 @click.pass_obj
 @_plain_errors
 def remove(path: str, domains: tuple[Pattern, ...]) -> None:

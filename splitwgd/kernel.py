@@ -32,7 +32,7 @@ from splitwgd.objects import (
 )
 from splitwgd.plan import Facts, Plan
 from splitwgd.ruleset import TABLE
-from splitwgd.transaction import delete_text, read_table, table_text
+from splitwgd.transaction import delete_text, insert_text, read_table, table_text
 from splitwgd.uapi import Uapi
 from splitwgd.wireguard import KernelWireGuard
 
@@ -68,7 +68,10 @@ class Kernel:
         for link in links:
             if self._netlink.kind(link) is not None and not self._netlink.is_ours(link):
                 try:
-                    adopted[link] = self._wire(link).read(link)[0].fwmark
+                    device, _ = self._wire(link).read(link)
+                    # One that is down and bare is what a start of ours left that was killed half-way.
+                    if any(device.private_key) or device.peers or self._netlink.is_up(link):
+                        adopted[link] = device.fwmark
                 except SplitwgError as error:
                     broken[link] = str(error)
         mtus = [self._netlink.uplink_mtu(to, config.routing.direct) for to in _endpoints(config)]
@@ -141,6 +144,10 @@ class Kernel:
         for remove in diff.shrink:
             self._remove(remove)
 
+    def insert(self, elements: list[Element]) -> None:
+        """Puts elements into their sets."""
+        self._nft.run(insert_text(elements))
+
     def delete(self, places: list[Place]) -> None:
         """Takes elements out of their sets; some may have ended by themselves."""
         try:
@@ -167,7 +174,7 @@ class Kernel:
             case Route() as route:
                 self._netlink.put_route(route)
             case Link() as link:
-                if put.found is None and not self._netlink.make_wireguard(link.name):
+                if self._netlink.kind(link.name) is None and not self._netlink.make_wireguard(link.name):
                     self._uapi.make(link.name)
                 self._netlink.put_link(link)
             case LooseReversePath(link=name):

@@ -28,6 +28,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
 _UNICAST, _BLACKHOLE = 1, 6  # rtm_type, include/uapi/linux/rtnetlink.h
 _TO_TABLE, _INVERT = 1, 0x2  # FR_ACT_TO_TBL, FIB_RULE_INVERT, include/uapi/linux/fib_rules.h
+_UP = 0x1  # IFF_UP
 _LINK_SCOPE = 253  # RT_SCOPE_LINK
 
 
@@ -75,6 +76,11 @@ class Netlink:
         found = self._get_link(link)
         return found is not None and found.get_attr("IFLA_IFALIAS") == ALIAS
 
+    @_translated
+    def is_up(self, link: str) -> bool:
+        found = self._get_link(link)
+        return found is not None and bool(found["flags"] & _UP)
+
     def uplink_mtu(self, endpoint: Ip | None, mark: int) -> int | None:
         """The MTU of the link by which our outer packets leave, or None without a route."""
         target = str(endpoint) if endpoint else "192.0.2.1"  # any address that takes the default route
@@ -86,7 +92,8 @@ class Netlink:
         return int(link.get_attr("IFLA_MTU"))
 
     def _get_link(self, name: str) -> Any:
-        return next((link for link in self._ip.get_links() if link.get_attr("IFLA_IFNAME") == name), None)
+        links = list(self._ip.get_links())
+        return next((link for link in links if link.get_attr("IFLA_IFNAME") == name), None)
 
     def _ours(self) -> dict[str, int]:
         links = (link for link in self._ip.get_links() if link.get_attr("IFLA_IFALIAS") == ALIAS)
@@ -96,7 +103,7 @@ class Netlink:
         (link,) = self._ip.get_links(index)
         addresses = frozenset(self._addresses(index))
         # One that is down has no MTU that could be right: it is put again, and comes up.
-        return Link(name, link.get_attr("IFLA_MTU") if link["flags"] & 1 else 0, addresses)
+        return Link(name, link.get_attr("IFLA_MTU") if link["flags"] & _UP else 0, addresses)
 
     def _addresses(self, index: int) -> dict[Interface, dict[str, Any]]:
         """The addresses of a link, each with what it takes to delete it."""

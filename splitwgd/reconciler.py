@@ -21,7 +21,7 @@ from splitwgd.errors import KernelError, SplitwgError
 from splitwgd.events import Events
 from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
-from splitwgd.objects import Device, Endpoint, Object, PeerState
+from splitwgd.objects import Device, Endpoint, Object, PeerState, Table
 from splitwgd.plan import Plan, make_plan
 
 log = logging.getLogger("splitwgd.kernel")
@@ -261,6 +261,10 @@ class Reconciler:
         async with self._lock:
             observed = await self._run(Kernel.observe, config)
             lost = compare(await self._make_plan(config), observed.plan)
+            missing = await self._put_back(observed)
+        if missing:
+            log.warning("putting back %d addresses that something else took out of their sets", missing)
+            self.repairs += 1
         if not lost:
             self._say("; ".join(self._broken.values()))
             return False
@@ -270,6 +274,17 @@ class Reconciler:
         await self._apply(config)
         self.repairs += 1
         return True
+
+    async def _put_back(self, observed: Observed) -> int:
+        """Learned addresses that should be in their sets and are not; of a set that is gone, _apply sees to it."""
+        there = {(element.set, element.address) for element in observed.elements}
+        tables = (obj for obj in observed.plan.objects.values() if isinstance(obj, Table))
+        sets = {set_.name for table in tables for set_ in table.sets}
+        wanted = [e for e in self.ledger.elements(self.loop.time()) if e.set in sets]
+        missing = [element for element in wanted if (element.set, element.address) not in there]
+        if missing:
+            await self._run(Kernel.insert, missing)
+        return len(missing)
 
     async def close(self) -> None:
         """Lets go of the hands; the kernel stays as it is."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from splitwgd.events import Events
+from splitwgd.nft import Nft
 from tests.kernel.spaces import Wire, sh
 
 STIRS = [
@@ -38,13 +39,17 @@ def test_events_tell_of_what_may_concern_us(wire: Callable[[str, str], Wire], st
     events.close()
 
 
-def test_events_do_not_tell_of_addresses_in_sets() -> None:
-    sh("nft 'table inet t { set s { type ipv4_addr; }; }'")
+def test_our_own_addresses_concern_nobody_and_what_somebody_takes_out_does() -> None:
+    nft = Nft()
+    nft.run("table inet t { set s { type ipv4_addr; }; }")
     events = Events()
     for sock in events.sockets:
         events.drain(sock)
-    sh("nft add element inet t s '{ 203.0.113.1 }'; nft delete element inet t s '{ 203.0.113.1 }'")
+    nft.run("add element inet t s { 203.0.113.1 }\ndelete element inet t s { 203.0.113.1 }\nflush table inet t")
+    sh("nft add element inet t s '{ 203.0.113.2 }'")
     assert not any(events.drain(sock) for sock in events.sockets)
+    sh("nft delete element inet t s '{ 203.0.113.2 }'")
+    assert events.drain(events.nft)
     events.close()
 
 

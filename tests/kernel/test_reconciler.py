@@ -317,9 +317,6 @@ def test_a_killed_wireguard_comes_back_with_all_that_hung_on_it(space: Space) ->
 
 
 @pytest.mark.parametrize("what", ["wg_domains4 { 203.0.113.1 }", "wg_networks4 { 198.51.100.0/24 }"])
-@pytest.mark.xfail(
-    strict=True, reason="Events passes over the deletion of elements, and observe over lost learned ones"
-)
 def test_an_address_that_somebody_else_took_out_comes_back(space: Space, what: str) -> None:
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config(networks='"198.51.100.0/24"'))
@@ -472,7 +469,6 @@ def test_a_link_of_that_name_that_is_no_wireguard_leaves_it_closed(space: Space)
     play(space, story)
 
 
-@pytest.mark.xfail(strict=True, reason="a link without alias, keys and peers counts as somebody else's, and is adopted")
 def test_a_link_that_a_killed_start_had_only_just_made_is_configured_and_goes_at_teardown(space: Space) -> None:
     """Between making it and giving it its alias there is a moment."""
     sh("LOG_LEVEL=silent wireguard-go wg0")
