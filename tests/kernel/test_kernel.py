@@ -90,7 +90,8 @@ def test_addresses_are_taken_out_though_some_have_ended_by_themselves(kernel: Ke
 @needs_go
 @pytest.mark.parametrize(("mark", "outer"), [(0, []), (0xFE, [OuterMark("wg0", 0xFE)]), (0xCA6C, [])])
 def test_a_link_of_somebody_else_is_a_fact_and_no_object(kernel: Kernel, mark: int, outer: list[OuterMark]) -> None:
-    sh(f"LOG_LEVEL=silent wireguard-go wg0; wg set wg0 fwmark {mark}; ip link set wg0 up; sysctl -qw net.ipv4.conf.wg0.rp_filter=1")
+    sh(f"LOG_LEVEL=silent wireguard-go wg0; wg set wg0 fwmark {mark}; ip link set wg0 up")
+    sh("sysctl -qw net.ipv4.conf.wg0.rp_filter=1")
     config = make_config()
     assert kernel.facts(config, NONE).adopted == {"wg0": mark}
     assert list(kernel.observe(config).plan.objects.values()) == outer
