@@ -68,7 +68,7 @@ class Daemon:
         self.listener.bind(self.config.listen)
         self._tell_notes(self.config.notes)
         await self.reconciler.start(self.config)
-        await self.reconciler.release(self.forwarder.release(), self.config)
+        await self.reconciler.forget_flows(self.forwarder.release(), self.config)
         self.reconciler.listen()
         await self.listener.start(self.forwarder.take)
         await self.control.serve()
@@ -146,7 +146,7 @@ class Daemon:
         await self.listener.start(self.forwarder.take)
         self.listener.keep_only(config.listen)
         await self.reconciler.shrink_to(config)
-        await self.reconciler.release(self.forwarder.release(), config)
+        await self.reconciler.forget_flows(self.forwarder.release(), config)
         self.endpoints.changed()
         log.info("reloaded: %s", await self._line())
 

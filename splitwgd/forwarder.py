@@ -21,7 +21,7 @@ from splitwgd.names import Name, to_text
 from splitwgd.nft import Nft
 from splitwgd.objects import Element, Ip
 from splitwgd.ruleset import domain_set
-from splitwgd.transaction import insert_text
+from splitwgd.transaction import delete_text, insert_text
 from splitwgd.upstream import Upstreams
 from splitwgd.zones import Group, Zones
 
@@ -210,14 +210,31 @@ class Forwarder:
         self.zones = zones
         self.cache.drop_moved(zones.find)
 
-    def release(self) -> list[Place]:
-        """The addresses that no tunneled name holds any more; the caller takes them out of the sets."""
+    def release(self) -> list[Ip]:
+        """Takes the addresses that no tunneled name holds any more out of their sets; returns them.
+
+        In one turn of the loop: an answer that brought one of them anew in between would be given away.
+        """
 
         def stays(name: Name, set_: str) -> bool:
             group = self.zones.find(name)
             return group.tunnel is not None and set_.startswith(f"{group.tunnel}_")
 
-        return self.ledger.release(stays)
+        places = self.ledger.release(stays)
+        if not places:
+            return []
+        try:
+            self.nft.run(delete_text(places))
+        except KernelError:  # one that has ended by itself fails them all
+            for place in places:
+                self._take_out(place)
+        return [address for _, address in places]
+
+    def _take_out(self, place: Place) -> None:
+        try:
+            self.nft.run(delete_text([place]))
+        except KernelError as error:
+            log.debug("%s was not in its set: %s", place[1], error)
 
 
 def _holder(reply: Reply, zones: Zones) -> Name:

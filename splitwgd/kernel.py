@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from splitwgd.config import Config
 from splitwgd.diff import Diff, Put, Remove
 from splitwgd.errors import KernelError, MachineError, SplitwgError
-from splitwgd.learned import Place
 from splitwgd.netlink import Netlink, has_ipv6, is_strict
 from splitwgd.nft import Nft
 from splitwgd.objects import (
@@ -32,7 +31,7 @@ from splitwgd.objects import (
 )
 from splitwgd.plan import Facts, Plan
 from splitwgd.ruleset import TABLE
-from splitwgd.transaction import delete_text, insert_text, read_table, table_text
+from splitwgd.transaction import insert_text, read_table, table_text
 from splitwgd.uapi import Uapi
 from splitwgd.wireguard import KernelWireGuard
 
@@ -147,18 +146,6 @@ class Kernel:
     def insert(self, elements: list[Element]) -> None:
         """Puts elements into their sets."""
         self._nft.run(insert_text(elements))
-
-    def delete(self, places: list[Place]) -> None:
-        """Takes elements out of their sets; some may have ended by themselves."""
-        try:
-            self._nft.run(delete_text(places))
-        except KernelError:  # one that is absent fails them all
-            for place in places:
-                try:
-                    self._nft.run(delete_text([place]))
-                except KernelError as error:
-                    if "No such file or directory" not in str(error):
-                        raise
 
     def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
         """Deletes the conntrack entries to these addresses that bear the mark."""

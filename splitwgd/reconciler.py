@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_address
@@ -21,7 +21,7 @@ from splitwgd.errors import KernelError, SplitwgError
 from splitwgd.events import Events
 from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
-from splitwgd.objects import Device, Endpoint, Object, PeerState, Table
+from splitwgd.objects import Device, Endpoint, Ip, Object, PeerState, Table
 from splitwgd.plan import Plan, make_plan
 
 log = logging.getLogger("splitwgd.kernel")
@@ -92,14 +92,9 @@ class Reconciler:
         self._before = Plan.empty()
         await self._apply(config)
 
-    async def release(self, places: Iterable[Place], config: Config) -> None:
-        """Takes addresses out of their sets, and forgets the flows that were tunneled for them."""
-        gone = list(places)
-        if not gone:
-            return
-        await self._run(Kernel.delete, gone)
-        addresses = [address for _, address in gone]
-        for tunnel in config.tunnels:
+    async def forget_flows(self, addresses: list[Ip], config: Config) -> None:
+        """Ends what was tunneled to addresses that are tunneled no longer."""
+        for tunnel in config.tunnels if addresses else ():
             await self._run(Kernel.forget_flows, addresses, tunnel.mark, config.routing.fwmask)
 
     async def take_down(self, links: frozenset[str]) -> None:
@@ -259,9 +254,11 @@ class Reconciler:
         if config is None:
             return False
         async with self._lock:
+            # Before looking: what is acknowledged by now must be there then.
+            before = {(element.set, element.address) for element in self.ledger.elements(self.loop.time())}
             observed = await self._run(Kernel.observe, config)
             lost = compare(await self._make_plan(config), observed.plan)
-            missing = await self._put_back(observed)
+            missing = await self._put_back(before, observed)
         if missing:
             log.warning("putting back %d addresses that something else took out of their sets", missing)
             self.repairs += 1
@@ -275,13 +272,13 @@ class Reconciler:
         self.repairs += 1
         return True
 
-    async def _put_back(self, observed: Observed) -> int:
+    async def _put_back(self, before: set[Place], observed: Observed) -> int:
         """Learned addresses that should be in their sets and are not; of a set that is gone, _apply sees to it."""
         there = {(element.set, element.address) for element in observed.elements}
         tables = (obj for obj in observed.plan.objects.values() if isinstance(obj, Table))
         sets = {set_.name for table in tables for set_ in table.sets}
-        wanted = [e for e in self.ledger.elements(self.loop.time()) if e.set in sets]
-        missing = [element for element in wanted if (element.set, element.address) not in there]
+        lost = {place for place in before - there if place[0] in sets}
+        missing = [e for e in self.ledger.elements(self.loop.time()) if (e.set, e.address) in lost]
         if missing:
             await self._run(Kernel.insert, missing)
         return len(missing)

@@ -453,10 +453,13 @@ def test_released_are_the_addresses_that_only_removed_names_held() -> None:
             await turn()
         assert desk.forwarder.release() == []
         desk.forwarder.swap(Zones(make_config()))
-        assert desk.forwarder.release() == [("wg_domains4", ip("203.0.113.3"))]
+        assert desk.forwarder.release() == [ip("203.0.113.3")]
+        assert desk.nft.texts[-1] == "delete element inet wg_routing wg_domains4 { 203.0.113.3 }"
         assert desk.forwarder.release() == []
         desk.forwarder.swap(Zones(NO_LONGER))
-        assert set(desk.forwarder.release()) == {("wg_domains4", ip(f"203.0.113.{last}")) for last in (1, 2)}
+        desk.nft.failing = 1  # as when one of them has ended by itself
+        assert set(desk.forwarder.release()) == {ip(f"203.0.113.{last}") for last in (1, 2)}
+        assert sum(text.startswith("delete element") for text in desk.nft.texts[-2:]) == 2
 
     play(story, TUNNELED_TOO)
 

@@ -70,23 +70,6 @@ def test_learned_addresses_are_found_with_their_names(kernel: Kernel) -> None:
     assert (element.set, element.address, element.name) == ("wg_domains4", ip("203.0.113.1"), "a.example +")
 
 
-def test_addresses_are_taken_out_though_some_have_ended_by_themselves(kernel: Kernel) -> None:
-    kernel.grow(compare(make_plan(make_config(), Facts(down=frozenset({"wg0"}))), Plan.empty()), [])
-    for address in ("203.0.113.1", "203.0.113.2", "2001:db8::1"):
-        insert(address)
-    places = [
-        ("wg_domains4", ip("203.0.113.9")),
-        ("wg_domains4", ip("203.0.113.1")),
-        ("wg_domains6", ip("2001:db8::1")),
-    ]
-    kernel.delete(places)
-    assert [str(element.address) for element in kernel.observe(None).elements] == ["203.0.113.2"]
-    kernel.delete(places)
-    kernel.delete([])
-    with pytest.raises(KernelError):
-        kernel.delete([("wg_domains4", ip("2001:db8::1"))])
-
-
 @needs_go
 @pytest.mark.parametrize(("mark", "outer"), [(0, []), (0xFE, [OuterMark("wg0", 0xFE)]), (0xCA6C, [])])
 def test_a_link_of_somebody_else_is_a_fact_and_no_object(kernel: Kernel, mark: int, outer: list[OuterMark]) -> None:
