@@ -90,7 +90,7 @@ def load_config(path: str, files: Files) -> Config:
         text = files.read(path).decode("utf-8-sig")
         document = tomllib.loads(text)
     except FileNotFoundError:
-        problem = Problem(path, "there is no such file", "make one (see domains.toml(5)) or name it with --config")
+        problem = Problem(path, "there is no such file", "write one (the README shows how) or name it with --config")
         raise ConfigError([problem]) from None
     except OSError as error:
         raise ConfigError([Problem(path, f"cannot be read ({error.strerror})", "check its owner and mode")]) from error

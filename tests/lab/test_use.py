@@ -159,6 +159,15 @@ def test_teardown_leaves_nothing_and_is_safe_twice(machine: Machine) -> None:
     assert "stopped" in machine.log()
 
 
+def test_on_stop_open_gives_the_network_back(machine: Machine) -> None:
+    before = state_of_the_kernel(machine.lab)
+    machine.configure(CONFIG + '\n[routing]\non_stop = "open"\n')
+    machine.start()
+    machine.dig("tunneled.example")
+    assert machine.end() == 0
+    assert state_of_the_kernel(machine.lab) == before
+
+
 def test_the_client_works_without_a_daemon(machine: Machine) -> None:
     machine.start()
     machine.end()
