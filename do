@@ -18,7 +18,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 # command:package, by Debian's names
 NEEDS="nft:nftables ip:iproute2 wg:wireguard-tools wireguard-go:wireguard-go dig:bind9-dnsutils
-       curl:curl unshare:util-linux pkill:procps"
+       curl:curl conntrack:conntrack unshare:util-linux pkill:procps"
 
 # install_system [COMMAND:PACKAGE...]: these, and what every command needs
 install_system() {
