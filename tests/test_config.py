@@ -142,7 +142,7 @@ def test_notes_do_not_make_a_configuration_another() -> None:
 
 
 UNREADABLE: list[tuple[File, str]] = [
-    (FileNotFoundError(2, "No such file or directory"), "there is no such file; make one"),
+    (FileNotFoundError(2, "No such file or directory"), "there is no such file; write one"),
     (PermissionError(13, "Permission denied"), "cannot be read (Permission denied); check its owner and mode"),
     (IsADirectoryError(21, "Is a directory"), "cannot be read (Is a directory)"),
     (b"[dns]\n# \xff\n", "is not UTF-8 (byte 8); save it as UTF-8"),

@@ -79,7 +79,7 @@ def test_every_problem_is_told_once_with_its_place_and_the_exit_status_is_2(path
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.unlink(), "there is no such file; make one"),
+        (lambda path: path.unlink(), "there is no such file; write one"),
         (lambda path: path.write_text("[dns"), "is not TOML"),
         (lambda path: path.write_bytes(b"\xff"), "is not UTF-8 (byte 0)"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot be read (Is a directory)"),
