@@ -133,9 +133,14 @@ class Daemon:
 
     async def _change_to(self, config: Config) -> None:
         zones = await self.loop.run_in_executor(None, Zones, config)
-        self.listener.bind(config.listen)
-        await self.reconciler.grow_to(config)
-        self.forwarder.admit(zones)
+        try:
+            self.listener.bind(config.listen)
+            await self.reconciler.grow_to(config)
+            self.forwarder.admit(zones)
+        except SplitwgError:
+            self.listener.keep_only(self.config.listen)
+            await self.reconciler.shrink_to(self.config)
+            raise
         # The swap: from this line on questions are answered by the new configuration. Nothing is awaited
         # between the admission and it, so no answer of the old one can slip between them.
         self.forwarder.swap(zones)

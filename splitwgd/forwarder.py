@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from splitwgd.answers import Reply
 from splitwgd.cache import Cache, group_of_chain
 from splitwgd.errors import KernelError, SplitwgError, UpstreamError
-from splitwgd.learned import Ledger, Place, may_enter
+from splitwgd.learned import Ledger, Place, may_enter, merged
 from splitwgd.listener import Client
 from splitwgd.message import SERVFAIL, BadQuery, Query, error_reply, fit_reply, read_query
 from splitwgd.names import Name, to_text
@@ -136,13 +136,10 @@ class Forwarder:
     def _write(self) -> None:
         """Everything held back, in one transaction; if that fails, each by itself."""
         held, self._held = self._held, []
-        if self._put([element for one in held for element in one.elements]):
-            written = held
-        else:
-            written = [one for one in held if self._put(one.elements)]
+        together = self._put([element for one in held for element in one.elements])
         now = self.loop.time()
         for one in held:
-            if one not in written:
+            if not together and not self._put(one.elements):
                 self.counts.withheld += 1
                 self._fail(one.pending)
                 continue
@@ -155,12 +152,7 @@ class Forwarder:
 
     def _put(self, elements: list[Element]) -> bool:
         """Whether the kernel acknowledged these."""
-        latest: dict[tuple[str, Ip], Element] = {}
-        for element in elements:
-            place = (element.set, element.address)
-            if place not in latest or latest[place].seconds <= element.seconds:
-                latest[place] = element
-        text = insert_text(list(latest.values()))
+        text = insert_text(merged(elements))
         for _ in range(WRITE_TRIES):
             try:
                 self.nft.run(text)
@@ -168,7 +160,7 @@ class Forwarder:
                 failure = error
             else:
                 return True
-        log.error("%d addresses were not written, their answers are withheld: %s", len(latest), failure)
+        log.error("%d addresses were not written, their answers are withheld: %s", len(elements), failure)
         return False
 
     def _settle(self, pending: _Pending, reply: Reply, policy: Group) -> None:

@@ -98,13 +98,27 @@ class Ledger:
         ]
 
 
+def merged(elements: Iterable[Element]) -> list[Element]:
+    """One element for each place: with the longest life, and with the names of all."""
+    lives: dict[Place, float] = {}
+    words: dict[Place, set[str]] = {}
+    for element in elements:
+        place = (element.set, element.address)
+        lives[place] = max(lives.get(place, 0.0), element.seconds)
+        words.setdefault(place, set()).update(element.name.split())
+    return [Element(*place, _fitted(words[place]), life) for place, life in lives.items()]
+
+
 def _comment(names: set[Name], strangers: bool) -> str:
+    return _fitted({to_text(name) for name in names} | ({_MORE} if strangers else set()))
+
+
+def _fitted(words: set[str]) -> str:
     """The names, as many as a comment holds, and a sign if there are more."""
-    texts = sorted(to_text(name) for name in names)
-    comment = ""
-    for text in texts:
-        if len(comment) + len(text) + 2 + len(_MORE) > COMMENT_LIMIT:
-            strangers = True
+    comment, more = "", _MORE in words
+    for word in sorted(words - {_MORE}):
+        if len(comment) + len(word) + 2 + len(_MORE) > COMMENT_LIMIT:
+            more = True
             break
-        comment += f"{text} "
-    return (comment + _MORE if strangers else comment).strip()
+        comment += f"{word} "
+    return (comment + _MORE if more else comment).strip()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitwgd.learned import Ledger, may_enter
+from splitwgd.learned import Ledger, may_enter, merged
 from splitwgd.names import Name, parse_name
 from splitwgd.objects import Element
 from splitwgd.ruleset import domain_set
@@ -253,3 +253,15 @@ def test_what_a_comment_forgets_never_frees_an_address_that_somebody_holds(lengt
         after = ledger()
         after.restore(book.elements(NOW), NOW)
         assert after.release(only(staying)) == []
+
+
+def test_names_that_bring_an_address_in_one_turn_share_its_element() -> None:
+    elements = [
+        Element(SET4, ip_address("192.0.2.1"), "b.example +", 10),
+        Element(SET4, ip_address("192.0.2.1"), "a.example", 90),
+        Element(SET4, ip_address("192.0.2.2"), "a.example", 5),
+    ]
+    assert merged(elements) == [
+        Element(SET4, ip_address("192.0.2.1"), "a.example b.example +", 90),
+        Element(SET4, ip_address("192.0.2.2"), "a.example", 5),
+    ]

@@ -249,6 +249,23 @@ def test_port_53_taken_says_by_whom_and_touches_nothing(machine: Machine) -> Non
     thief.kill()
 
 
+def test_a_reload_may_open_another_door_and_fails_whole_where_it_cannot(machine: Machine) -> None:
+    machine.start()
+    more = CONFIG.replace("[dns]", '[dns]\nlisten = ["127.0.0.53", "127.0.0.1", "::1", "127.0.0.99"]')
+    code = "import socket,time; s=socket.socket(2,2); s.bind(('127.0.0.99',53)); print(1,flush=True); time.sleep(60)"
+    thief = machine.lab.client.start("python3", "-c", code, stdout=-1)
+    assert thief.stdout is not None and thief.stdout.readline()
+    machine.configure(more.replace("blocked.example", "later.example"))
+    machine.wait_for_log("the old one goes on")
+    assert machine.dig("blocked.example") == ["203.0.113.40"], "tunneled as before"
+    assert not machine.status()["differs"]
+    thief.kill()
+    thief.wait()
+    machine.configure(more)
+    machine.wait_for_log("reloaded: ")
+    assert machine.dig("tunneled.example", server="127.0.0.99") == ["203.0.113.10"]
+
+
 def test_strict_reverse_path_filtering_is_no_obstacle(machine: Machine) -> None:
     with (
         sysctl(machine.lab, "net/ipv4/conf/all/rp_filter", 1),
