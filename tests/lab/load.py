@@ -48,7 +48,10 @@ class Traffic:
 
     def wait(self, timeout: float = 120) -> dict[str, Any]:
         """What happened, when the traffic has ended by itself."""
-        report: dict[str, Any] = json.loads(self.process.communicate(timeout=timeout)[0])
+        # Not communicate(): it reads past what readline() has put into its buffer. A report fits into the pipe.
+        self.process.wait(timeout=timeout)
+        assert self.process.stdout
+        report: dict[str, Any] = json.loads(self.process.stdout.read())
         return report
 
     def stop(self) -> dict[str, Any]:
