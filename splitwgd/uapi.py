@@ -46,7 +46,8 @@ class Uapi:
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
-                env={**os.environ, "LOG_LEVEL": "error"},
+                # WG_SUDO: boringtun must keep the right to mark its packets (it drops privileges otherwise).
+                env={**os.environ, "LOG_LEVEL": "error", "WG_SUDO": "1"},
                 start_new_session=True,
             )
             deadline = time.monotonic() + _START_PATIENCE
