@@ -159,8 +159,12 @@ def _output_nat(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
 def _refuse(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
     rules: list[FilterRule] = []
     if config.redirect:
-        # A redirected answer cannot find its way back to a link-local address.
-        rules += _refused("ip6 daddr fe80::/10 meta l4proto { tcp, udp } th dport 53", "a link-local DNS server")
+        # What output_nat did not lead here: NAT is for a flow's first packet, so flows from before the redirect
+        # and packets that conntrack calls invalid pass it by; and link-local servers, see there.
+        ours = braces([bits.direct, *(t.mark for t in config.tunnels)])
+        for exempt in _not_bypassed(config):
+            match = f"meta mark & {bits.mask:#x} != {ours} fib daddr type != local {exempt}"
+            rules += _refused(f"{match}meta l4proto {{ tcp, udp }} th dport 53", "a question that would get past us")
     for tunnel in config.tunnels:
         # plan's route of last resort makes v6 packets reach the output hook where there is no v6 default
         # route; those that are not tunneled must fail as they would have failed without it.

@@ -115,7 +115,7 @@ def test_what_has_no_v6_route_of_its_own_does_not_slip_into_the_tunnel() -> None
         f"{match} meta l4proto tcp counter reject with tcp reset",
         f"{match} counter reject with icmpx admin-prohibited",
     ]
-    assert "mark" not in " ".join(rules_of(ARTICLE, "refuse"))
+    assert "oifname" not in " ".join(rules_of(ARTICLE, "refuse"))
 
 
 def test_the_tunnels_own_address_is_not_for_the_lan_to_ask() -> None:

@@ -67,6 +67,29 @@ def test_a_question_to_a_foreign_server_is_answered_here(machine: Machine, serve
     assert machine.lab.asked_public(since) == []
 
 
+def test_a_question_on_a_socket_from_before_the_daemon_does_not_get_past_it(machine: Machine) -> None:
+    """NAT is decided by a flow's first packet, and this one's was before the redirect."""
+    code = (
+        "import socket, sys, time\n"
+        "s = socket.socket(2, 2); s.connect(('192.0.2.53', 53)); s.settimeout(2)\n"
+        "ask = lambda name: s.send(b'\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0' + b''.join(\n"
+        "    bytes([len(label)]) + label for label in name.split(b'.')) + b'\\0\\0\\1\\0\\1')\n"
+        "ask(b'plain.example'); s.recv(512); print('asked', flush=True); sys.stdin.readline()\n"
+        "try: ask(b'tunneled.example'); print(len(s.recv(512)))\n"
+        "except OSError as error: print(error)\n"
+    )
+    # Somebody's firewall, without which there would be no conntrack yet.
+    machine.lab.client.run("nft", "table ip wall { chain c { type filter hook output priority 0; ct state new; }; }")
+    early = machine.lab.client.start("python3", "-c", code, stdin=-1, stdout=-1)
+    assert early.stdout is not None and early.stdout.readline() == "asked\n"
+    machine.start()
+    with machine.lab.capture() as seen:
+        said, _ = early.communicate("\n", timeout=10)
+    machine.lab.client.run("nft", "delete table ip wall")
+    assert seen.questions("tunneled.example") == []
+    assert not said.strip().isdigit(), "no answer from outside"
+
+
 def test_a_big_answer_is_cut_on_udp_and_whole_on_tcp(machine: Machine) -> None:
     machine.start()
     name = "big.tunneled.example"
