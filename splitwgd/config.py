@@ -9,30 +9,18 @@ import os.path
 import re
 import tomllib
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from splitwgd.errors import ConfigError, Problem
 from splitwgd.names import Name, NameProblem, Pattern, parse_name, parse_pattern
 from splitwgd.objects import Ip, Network
+from splitwgd.servers import Server, parse_address, parse_server
 from splitwgd.settings import Files, Settings
-from splitwgd.wgconf import WgConfig, is_port, parse_wgconf
+from splitwgd.wgconf import WgConfig, parse_wgconf
 
 DEFAULT_PATH = "/etc/splitwg/domains.toml"
 LISTED_AT_MOST = 20  # problems told of one list file; the rest are counted
-
-
-@dataclass(frozen=True, order=True)
-class Server:
-    """A DNS server, asked by plain DNS."""
-
-    address: Ip
-    port: int = 53
-
-    def __str__(self) -> str:
-        if self.port == 53:
-            return str(self.address)
-        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,12 @@ class Routing:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration. `files` are the paths that it was made of, for the watcher."""
+    """The whole configuration. `files` are the paths that it was made of, for the watcher.
+
+    auto: whether `default` is what the network gave; it may be empty then. private: zones whose names may lead
+    to private addresses. min_ttl, max_ttl, stale: seconds; stale is for how long an answer that has ended may
+    stand in for one that cannot be had. cache_bytes: of all kept answers together. hosts: of /etc/hosts.
+    """
 
     path: str
     default: tuple[Server, ...]
@@ -82,6 +75,16 @@ class Config:
     tunnels: tuple[Tunnel, ...]
     files: tuple[str, ...]
     notes: tuple[str, ...] = field(compare=False)
+    auto: bool = False
+    cache_bytes: int = 64 << 20
+    min_ttl: int = 0
+    max_ttl: int = 86_400
+    stale: int = 86_400
+    private: tuple[Name, ...] = ()
+    canary: bool = True
+    icloud_relay: bool = False
+    mix_case: bool = False
+    hosts: tuple[tuple[Name, tuple[Ip, ...]], ...] = ()
 
 
 def load_config(path: str, files: Files) -> Config:
@@ -140,7 +143,7 @@ class _Reader:
         forward = self._forward(listen)
         patterns = self._patterns({name for name, _ in forward})
         networks = tuple(settings.many("tunneled.networks", "a network such as 198.51.100.0/24", _network))
-        bypass = tuple(settings.many("dns.bypass", "a server's address", _address))
+        bypass = tuple(settings.many("dns.bypass", "a server's address", parse_address))
         cache_size = settings.number("dns.cache_size", 10_000, 0, 10_000_000)
         routing = self._routing()
         wireguard = self._wireguard()
@@ -165,7 +168,7 @@ class _Reader:
     # -- sections
 
     def _listen(self, redirect: bool) -> tuple[Ip, ...]:
-        listen = tuple(self.settings.many("dns.listen", "an address of this machine", _address))
+        listen = tuple(self.settings.many("dns.listen", "an address of this machine", parse_address))
         if not listen and self.settings.get("dns.listen") == []:
             self.settings.problem("dns.listen", "is empty", "name an address, or leave the key out")
         listen = listen or tuple(ip_address(text) for text in _LOOPBACKS)
@@ -175,7 +178,7 @@ class _Reader:
         return listen
 
     def _servers(self, key: str, listen: tuple[Ip, ...], values: Any) -> tuple[Server, ...]:
-        servers = tuple(self.settings.each(key, values, "a server's address such as 9.9.9.9", _server))
+        servers = tuple(self.settings.each(key, values, "a server's address such as 9.9.9.9", parse_server))
         for server in servers:
             if server.port == 53 and server.address in listen:
                 self.settings.problem(key, f"{server} is splitwgd itself", "name a server that it can ask")
@@ -290,16 +293,6 @@ def _link_of(path: str) -> str:
     return os.path.basename(path).removesuffix(".conf")
 
 
-def _address(text: str) -> Ip:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        raise ValueError("is no IP address") from None
-    if "%" in text:
-        raise ValueError("has a scope, and link-local addresses cannot be used here")
-    return address
-
-
 def _network(text: str) -> Network:
     try:
         network = ip_network(text)
@@ -308,19 +301,3 @@ def _network(text: str) -> Network:
     if "%" in text or network.is_loopback or network.is_link_local or network.is_multicast:
         raise ValueError("never leaves this machine or its link")
     return network
-
-
-def _server(text: str) -> Server:
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        port = "53" if bracket and not rest else rest.removeprefix(":") if rest.startswith(":") else ""
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    else:
-        host, port = text, "53"
-    if not is_port(port):
-        raise ValueError("has no valid port")
-    address = _address(host)
-    if address.is_unspecified or isinstance(address, IPv6Address) and address.ipv4_mapped:
-        raise ValueError("is another name for this machine or for an IPv4 address")
-    return Server(address, int(port))

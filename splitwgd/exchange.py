@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from splitwgd.config import Server
 from splitwgd.message import NOERROR, NXDOMAIN
+from splitwgd.servers import Server
 
 PATIENCE = (0.4, 0.8, 1.6)  # seconds for each server, by round
 TCP_PATIENCE = 3.0

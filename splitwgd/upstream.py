@@ -13,10 +13,10 @@ import struct
 from collections.abc import Callable
 
 from splitwgd.answers import Reply, is_reply_to, read_reply
-from splitwgd.config import Server
 from splitwgd.errors import MessageError, UpstreamError
 from splitwgd.exchange import Attempt, Exchange, Verdict
 from splitwgd.message import Query, upstream_query
+from splitwgd.servers import Server
 from splitwgd.zones import Group
 
 Done = Callable[[Reply | UpstreamError], None]

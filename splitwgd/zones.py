@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splitwgd.config import Config, Server
+from splitwgd.config import Config, Tunnel
 from splitwgd.names import ROOT, Name, Scope, tails
+from splitwgd.servers import Server
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class Group:
     """Servers that are asked alike. link: what the sockets are bound to, so that they take it or fail.
 
     tunnel: the sets' prefix where the group's addresses are tunneled, None where they are not.
+    families: of addresses that its tunnel carries. local: answered on this machine (`local`), never asked.
     """
 
     name: str
@@ -20,6 +22,8 @@ class Group:
     mark: int
     link: str | None = None
     tunnel: str | None = None
+    families: frozenset[int] = frozenset({4, 6})
+    local: bool = False
 
 
 class Zones:
@@ -31,7 +35,7 @@ class Zones:
         self._itself: dict[Name, Group] = {}
         self._below: dict[Name, Group] = {}
         for tunnel in config.tunnels:
-            group = Group(tunnel.name, tunnel.servers, tunnel.mark, tunnel.link, tunnel.sets)
+            group = Group(tunnel.name, tunnel.servers, tunnel.mark, tunnel.link, tunnel.sets, _carried(tunnel))
             for pattern in tunnel.patterns:
                 target = self.default if pattern.exception else group
                 if pattern.scope is not Scope.ONLY_BELOW:
@@ -60,3 +64,7 @@ class Zones:
             if found is not None:
                 return found
         return self.default
+
+
+def _carried(tunnel: Tunnel) -> frozenset[int]:
+    return frozenset(family for family in (4, 6) if tunnel.wireguard.carries(family))

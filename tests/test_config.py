@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitwgd.config import Config, Server
+from splitwgd.config import Config
 from splitwgd.names import Scope, parse_name
+from splitwgd.servers import Server
 from splitwgd.wgconf import WgConfig
 from tests.samples import (
     ARTICLE_TOML,

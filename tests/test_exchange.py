@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitwgd.config import Server
 from splitwgd.exchange import DEADLINE, PATIENCE, TCP_PATIENCE, Attempt, Exchange, Verdict
+from splitwgd.servers import Server
 
 FIRST, SECOND, THIRD = (Server(ip_address(f"192.0.2.{number}")) for number in (1, 2, 3))
 NOW = 1000.0

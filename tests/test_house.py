@@ -19,6 +19,7 @@ FLOORS = (
         {
             "wgconf",
             "settings",
+            "servers",
             "config",
             "message",
             "answers",

@@ -13,10 +13,10 @@ from dnslib import QTYPE, RR, DNSRecord
 from dnslib import A as ARecord
 
 from splitwgd.answers import Reply
-from splitwgd.config import Server
 from splitwgd.errors import UpstreamError
 from splitwgd.message import A, question_for
 from splitwgd.names import parse_name
+from splitwgd.servers import Server
 from splitwgd.upstream import Upstreams
 from splitwgd.zones import Group
 from tests.worlds import eventually, free_port, ip, server

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from ipaddress import IPv4Address, IPv6Address
 
-from splitwgd.config import Config, Server, load_config
+from splitwgd.config import Config, load_config
 from splitwgd.objects import Ip
+from splitwgd.servers import Server
 
 PATIENCE = 10.0  # seconds; a test that waits this long has failed
 PATH = "/etc/splitwg/domains.toml"
