@@ -9,6 +9,8 @@ usage() {
 usage: sudo ./do demo [--keep]   a small internet on this machine, and the article's four tests in it
        sudo ./do test [ARG...]   all tests (without root: only those that need none); ARGs go to pytest
        sudo ./do vmtest [ARG...] the tests of WireGuard in the kernel, on a Debian kernel under qemu
+       sudo ./do bench [--quick] [--rows 1,3] [--runs N] [--json FILE] [--document]
+                                 speed and memory beside dnsmasq and smartdns, in 20 minutes (--quick: 2)
             ./do lint            ruff and mypy
        sudo ./do vmtest [ARG...] tests on a Debian kernel that has WireGuard, under qemu
 END
@@ -57,6 +59,21 @@ install_python() {
     printf '%s' "$wanted" >.venv/made-of
     # Made by sudo, but the owner of the checkout goes on using it.
     [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .venv ./*.egg-info
+}
+
+# Debian's smartdns without its service, which would start and take port 53 of this machine.
+unpack_smartdns() {
+    command -v smartdns >/dev/null || [ -x .venv/bin/smartdns ] || {
+        command -v apt-get >/dev/null || {
+            say "do: please install smartdns, and see to it that its service does not start"
+            exit 1
+        }
+        say "do: unpacking smartdns into .venv"
+        apt-get update -qq
+        mkdir -p .venv/smartdns
+        (cd .venv/smartdns && apt-get download -qq -o APT::Sandbox::User=root smartdns && dpkg-deb -x smartdns_*.deb .)
+        ln -sf ../smartdns/usr/sbin/smartdns .venv/bin/smartdns
+    }
 }
 
 need_root() {
@@ -108,6 +125,15 @@ vmtest)
         exec unshare --net --mount --pid --fork --kill-child --mount-proc \
             env SPLITWG_OUTER_NETNS="$(readlink /proc/self/ns/net)" PATH="$PWD/.venv/bin:$PATH" \
             .venv/bin/python -m pytest -p no:cacheprovider --timeout=600 "$@"' sh "$@"
+    ;;
+bench)
+    need_root bench
+    shift
+    # gencat stands for the C library's headers, dnsmasq-base is dnsmasq without a service.
+    install_system dnsmasq:dnsmasq-base dnsperf:dnsperf taskset:util-linux gcc:gcc gencat:libc6-dev
+    install_python
+    unpack_smartdns
+    enclosed .venv/bin/python -m tests.bench "$@"
     ;;
 lint)
     install_python

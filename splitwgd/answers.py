@@ -1,162 +1,301 @@
 """Reads an upstream's reply, bounded: what may be kept, for how long, and which addresses it leads to.
 
 Only the chain that starts at the question counts: CNAMEs from it, and the addresses at their owners (in the
-hints of HTTPS and SVCB records, too).
-Nothing from the other sections becomes an address (RFC 5452 §6).
+hints of HTTPS and SVCB records, too). Nothing from the other sections becomes an address (RFC 5452 §6).
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
 from splitwgd.errors import MessageError
 from splitwgd.message import (
+    AA,
     AAAA,
     CNAME,
+    DNAME,
     HEADER,
     HTTPS,
     IN,
     NOERROR,
     NXDOMAIN,
     OPT,
-    QR,
     RECORD,
+    RRSIG,
     SOA,
     SVCB,
     TC,
     A,
+    Body,
     Query,
     skip_name,
 )
-from splitwgd.names import Name
-from splitwgd.objects import Ip
+from splitwgd.names import ROOT, Name
+from splitwgd.svcb import Address, hints
 
-CHAIN_LIMIT = 12  # CNAMEs that are followed; unbound restarts 11 times
+CHAIN_LIMIT = 10  # CNAMEs that are followed: as dnsmasq, and unbound restarts 11 times
 LABELS_LIMIT = 127  # in a name of 255 bytes; a pointer without a label between it and the next is useless
 TTL_LIMIT = 86_400  # seconds; a longer TTL is given to clients as this one, so that set elements outlive it
+NEGATIVE_LIMIT = 10_800  # seconds; RFC 2308 §5 found one to three hours to work well
+_TTL = struct.Struct("!I")
+_POINTER_TO_QUESTION = b"\xc0\x0c"
+# What may stand beside the chain: a DNAME is at a parent of its name, and signatures go with it.
+_BESIDE = frozenset({DNAME, RRSIG, 47, 50})  # NSEC and NSEC3 prove a wildcard
+_KEPT_FLAGS = 0xFFFF & ~(AA | TC | 0x0040)  # an answer out of a cache is no authority's; Z is nobody's
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A reply that answers the question.
 
-    body: the message without its OPT record. ttl_places: offsets of the TTLs in it.
-    ttl: seconds for which it may be kept, 0 for not at all. chain: the question's name and its aliases.
+    body: what is given to clients: all but the additional section. ttl_places: offsets of the TTLs in its
+    records. ttl: seconds for which it may be kept, 0 for not at all. chain: the question's name and its aliases.
+    addresses: of the chain, hints included. targets: other names that its HTTPS and SVCB records lead to
+    (RFC 9460 §2.5). stray: whether it holds records that are not the chain's. options: of the server's OPT.
+    longest: seconds for which some client may remember one of its records.
     """
 
     rcode: int
     truncated: bool
-    body: bytes
+    body: Body
     ttl_places: tuple[int, ...]
     ttl: int
     chain: tuple[Name, ...]
-    addresses: tuple[Ip, ...]
+    addresses: tuple[Address, ...]
+    targets: tuple[Name, ...] = ()
+    stray: bool = False
+    options: bytes = b""
+    longest: int = 0
 
 
-def is_reply_to(data: bytes, ident: int, query: Query) -> bool:
+def is_reply_to(data: bytes, ident: int, question: bytes, any_case: bool = True) -> bool:
     """Whether these bytes claim to answer this question: id, QR, and the question itself (RFC 5452 §9.1)."""
-    if len(data) < 12 + len(query.question):
+    end = 12 + len(question)
+    if len(data) < end or data[0] << 8 | data[1] != ident or data[2] & 0xF8 != 0x80 or data[4:6] != b"\0\1":
         return False
-    got, flags, questions = struct.unpack_from("!HHH", data)
-    asked = data[12 : 12 + len(query.question)]
+    asked = data[12:end]
     # The case may differ in the name and nowhere else.
-    same = asked[:-4].lower() == query.name and asked[-4:] == query.question[-4:]
-    return bool(got == ident and flags & QR and not flags & 0x7800 and questions == 1 and same)
+    return asked == question or any_case and asked[-4:] == question[-4:] and asked.lower() == question.lower()
 
 
-def read_reply(data: bytes, query: Query) -> Reply:
-    """What a reply (that `is_reply_to` let pass) says. Raises MessageError when it cannot be read."""
+def read_reply(data: bytes, query: Query, low: int = 0, high: int = TTL_LIMIT) -> Reply:
+    """What a reply (that `is_reply_to` let pass) says; its TTLs are brought between low and high seconds.
+
+    Raises MessageError when it cannot be read.
+    """
     try:
-        return _read(data, query)
+        return _of_addresses(data, query, low, high) or _Reader(data, query, low, high).read()
     except (struct.error, IndexError) as error:
         raise MessageError("a reply that ends too early") from error
 
 
-def _read(data: bytes, query: Query) -> Reply:
+def _of_addresses(data: bytes, query: Query, low: int, high: int) -> Reply | None:
+    """The reply, if it has the shape of most: addresses of the very name, and an OPT record at the most."""
     _, flags, _, answers, authorities, additionals = HEADER.unpack_from(data)
-    body = bytearray(data)
-    position = 12 + len(query.question)
-    rcode = flags & 0xF
-    ttl_places: list[int] = []
-    aliases: dict[Name, list[Name]] = {}
-    owned: dict[Name, list[Ip]] = {}
-    lives: list[int] = []
-    negative = 0
-    for place in range(answers + authorities + additionals):
-        start = position
-        fixed = skip_name(data, position)
-        record_type, record_class, ttl, length = RECORD.unpack_from(data, fixed)
-        rdata = fixed + RECORD.size
-        position = rdata + length
-        if position > len(data):
-            raise MessageError("a record longer than its message")
-        if record_type == OPT:
-            # Hop by hop: it is not passed on. What follows it (a signature of the transport) is cut too.
-            rcode |= ttl >> 24 << 4
-            struct.pack_into("!H", body, 10, place - answers - authorities)
-            position = start
-            break
-        if ttl > TTL_LIMIT:
-            ttl = 0 if ttl > 0x7FFFFFFF else TTL_LIMIT  # RFC 2181 §8
-            struct.pack_into("!I", body, fixed + 4, ttl)
-        ttl_places.append(fixed + 4)
-        if place < answers:
-            lives.append(ttl)
-            if record_class != IN:
+    begin = _BEGINNINGS.get(query.qtype)
+    if begin is None or flags & (TC | 0xF) or not answers or authorities or additionals > 1:
+        return None
+    width = begin[9]
+    start = position = 12 + len(query.question)
+    addresses, least, longest = [], high, 0
+    for _ in range(answers):
+        ttl = int.from_bytes(data[position + 6 : position + 10], "big")
+        if data[position : position + 6] != begin[:6] or data[position + 10 : position + 12] != begin[8:]:
+            return None
+        if not low <= ttl <= high:
+            return None
+        position += 12 + width
+        addresses.append(data[position - width : position])
+        if ttl < least:
+            least = ttl
+        if ttl > longest:
+            longest = ttl
+    options = b""
+    if additionals:
+        root, rtype, _, extended, length = _AT_ROOT.unpack_from(data, position)
+        if root or rtype != OPT or extended >> 24 or len(data) != position + 11 + length:
+            return None
+        options = data[position + 11 :]
+    if len(addresses[-1]) < width:
+        return None
+    body = Body(flags & _KEPT_FLAGS, answers, 0, data[start:position])
+    places = tuple(range(6, position - start, 12 + width))
+    return Reply(NOERROR, False, body, places, least, (query.name,), tuple(addresses), (), False, options, longest)
+
+
+# How such a record begins: a pointer to the question, type and class; and its length.
+_BEGINNINGS = {A: b"\xc0\x0c\0\1\0\1\0\0\0\4", AAAA: b"\xc0\x0c\0\x1c\0\1\0\0\0\x10"}
+_AT_ROOT = struct.Struct("!BHHIH")  # one whose owner is the root
+
+
+class _Reader:
+    """Goes once through the records of one reply."""
+
+    __slots__ = (
+        "addresses", "aliases", "data", "elsewhere", "found", "high", "low", "names", "negative", "options", "query",
+        "start", "targets", "ttls",
+    )  # fmt: skip
+
+    def __init__(self, data: bytes, query: Query, low: int, high: int) -> None:
+        self.data = data
+        self.query = query
+        self.low = low
+        self.high = high
+        self.start = 12 + len(query.question)
+        self.ttls: list[tuple[int, int, int]] = []  # where, what it says, what we say
+        self.addresses: list[tuple[Name, Address]] = []
+        self.targets: list[tuple[Name, Name]] = []
+        self.aliases: dict[Name, Name] | None = None
+        self.elsewhere: list[Name] = []  # owners other than the question's name
+        self.names: dict[int, Name] = {}  # by position: most owners point to the alias before them
+        self.negative = 0
+        self.found: list[Name] = []  # owners of records of the type that was asked for
+        self.options = b""
+
+    def read(self) -> Reply:
+        data, query = self.data, self.query
+        _, flags, _, answers, authorities, additionals = HEADER.unpack_from(data)
+        position = self._answers(self.start, answers)
+        lives = [says for _, _, says in self.ttls]
+        end, foreign = self._authorities(position, authorities)
+        rcode = flags & 0xF
+        if additionals:
+            rcode |= self._opt(end, additionals) << 4
+        chain: tuple[Name, ...] = (query.name,)
+        if self.aliases is not None:
+            chain = self._chain(self.aliases)
+        addresses = tuple([address for owner, address in self.addresses if owner in chain])
+        stray = foreign or any(owner not in chain for owner in self.elsewhere)
+        truncated = flags & TC != 0
+        ttl = 0
+        if not truncated and (rcode in (NOERROR, NXDOMAIN)):
+            # An alias that leads nowhere is a negative answer too, and ends with the shorter life of the two.
+            found = rcode == NOERROR and any(owner in chain for owner in self.found)
+            ttl = min(lives) if found else min([self.negative, *lives])
+        targets = tuple([target for owner, target in self.targets if owner in chain and target not in chain])
+        body = Body(flags & _KEPT_FLAGS & ~0xF | rcode & 0xF, answers, authorities, self._records(end))
+        places = tuple([place - self.start for place, _, _ in self.ttls])
+        longest = max(lives, default=0)
+        return Reply(rcode, truncated, body, places, ttl, chain, addresses, targets, stray, self.options, longest)
+
+    def _answers(self, position: int, count: int) -> int:
+        data, size, query = self.data, len(self.data), self.query
+        name = query.name
+        for _ in range(count):
+            if data[position : position + 2] == _POINTER_TO_QUESTION:
+                owner, fixed = name, position + 2
+            else:
+                owner, fixed = self._name(position), skip_name(data, position)
+            rtype, rclass, ttl, length = RECORD.unpack_from(data, fixed)
+            rdata = fixed + 10
+            position = rdata + length
+            if position > size:
+                raise MessageError("a record longer than its message")
+            if rtype == OPT:
+                raise MessageError("an OPT record among the answers")
+            self._ttl(fixed + 4, ttl)
+            if owner is not name and rtype not in _BESIDE:
+                self.elsewhere.append(owner)
+            if rtype == query.qtype:
+                self.found.append(owner)
+            if rclass != IN:
                 continue
-            if record_type == A and length == 4:
-                owned.setdefault(_name(data, start, query), []).append(IPv4Address(data[rdata:position]))
-            elif record_type == AAAA and length == 16:
-                owned.setdefault(_name(data, start, query), []).append(IPv6Address(data[rdata:position]))
-            elif record_type == CNAME:
-                aliases.setdefault(_name(data, start, query), []).append(_name(data, rdata, query))
-            elif record_type in (SVCB, HTTPS):
-                owned.setdefault(_name(data, start, query), []).extend(_hints(data[rdata:position]))
-        elif record_type == SOA and place < answers + authorities and length >= 20:
-            negative = min(ttl, int.from_bytes(data[position - 4 : position], "big"))  # RFC 2308 §5
-    chain = _chain(query.name, aliases)
-    addresses = tuple(address for name in chain for address in owned.get(name, ()))
-    truncated = bool(flags & TC)
-    keepable = rcode in (NOERROR, NXDOMAIN) and not truncated
-    # An alias that leads nowhere is a negative answer too, and ends with the shorter life of the two.
-    found = bool(lives) and (rcode == NOERROR) and (query.qtype not in (A, AAAA) or bool(addresses))
-    ttl = min(lives) if found else min([negative, *lives])
-    places = tuple(ttl_places)
-    return Reply(rcode, truncated, bytes(body[:position]), places, ttl if keepable else 0, tuple(chain), addresses)
+            if (rtype == A and length == 4) or (rtype == AAAA and length == 16):
+                self.addresses.append((owner, data[rdata:position]))
+            elif rtype == CNAME:
+                self._alias(owner, rdata)
+            elif rtype in (HTTPS, SVCB):
+                self._service(owner, rdata, position)
+        return position
 
+    def _ttl(self, place: int, ttl: int, most: int = TTL_LIMIT) -> None:
+        says = min(ttl, self.high, most) if ttl <= 0x7FFFFFFF else 0  # RFC 2181 §8
+        if says < self.low:
+            says = self.low
+        self.ttls.append((place, ttl, says))
 
-def _chain(name: Name, aliases: dict[Name, list[Name]]) -> list[Name]:
-    """The name and all that its aliases lead to. An owner has one alias, but who is to say which is followed."""
-    chain = [name]
-    for alias in chain:
-        for target in aliases.get(alias, ()):
+    def _alias(self, owner: Name, rdata: int) -> None:
+        target = self.names[rdata] = self._name(rdata)
+        if self.aliases is None:
+            self.aliases = {}
+        if self.aliases.setdefault(owner, target) != target:
+            raise MessageError("two aliases for one name")  # RFC 2181 §10.1
+
+    def _service(self, owner: Name, rdata: int, end: int) -> None:
+        target = self._name(rdata + 2)
+        if target != ROOT:
+            self.targets.append((owner, target))
+        self.addresses += [(owner, address) for address in hints(self.data[skip_name(self.data, rdata + 2) : end])]
+
+    def _authorities(self, position: int, count: int) -> tuple[int, bool]:
+        """(where they end, whether addresses are among them)."""
+        data, size, foreign = self.data, len(self.data), False
+        for _ in range(count):
+            fixed = skip_name(data, position)
+            rtype, _, ttl, length = RECORD.unpack_from(data, fixed)
+            position = fixed + 10 + length
+            if position > size:
+                raise MessageError("a record longer than its message")
+            if rtype == OPT:
+                raise MessageError("an OPT record among the authorities")
+            foreign = foreign or rtype in (A, AAAA)
+            self._ttl(fixed + 4, ttl, NEGATIVE_LIMIT if rtype == SOA else TTL_LIMIT)
+            if rtype == SOA and length >= 20:
+                # RFC 2308 §5
+                minimum = int.from_bytes(data[position - 4 : position], "big")
+                self.negative = min(self.ttls[-1][2], max(minimum, self.low))
+        return position, foreign
+
+    def _opt(self, position: int, count: int) -> int:
+        """The upper bits of the rcode, out of the OPT record. The rest of the section is not passed on: an
+        address in it is nobody's answer, and who wants it can ask."""
+        data = self.data
+        for _ in range(count):
+            fixed = skip_name(data, position)
+            rtype, _, ttl, length = RECORD.unpack_from(data, fixed)
+            position = fixed + 10 + length
+            if position > len(data):
+                raise MessageError("a record longer than its message")
+            if rtype == OPT:
+                self.options = data[fixed + 10 : position]
+                return int(ttl) >> 24
+        return 0
+
+    def _records(self, end: int) -> bytes:
+        records = self.data[self.start : end]
+        if any(ttl != says for _, ttl, says in self.ttls):
+            changed = bytearray(records)
+            for place, _, says in self.ttls:
+                _TTL.pack_into(changed, place - self.start, says)
+            return bytes(changed)
+        return records
+
+    def _chain(self, aliases: dict[Name, Name]) -> tuple[Name, ...]:
+        """The name and all that its aliases lead to."""
+        chain = [self.query.name]
+        while (target := aliases.get(chain[-1])) is not None:
             if target in chain or len(chain) > CHAIN_LIMIT:
                 raise MessageError("a chain of aliases without an end")
             chain.append(target)
-    return chain
+        return tuple(chain)
+
+    def _name(self, position: int) -> Name:
+        """The lower-case name that begins here."""
+        data = self.data
+        if data[position] >= 0xC0:
+            target = (data[position] & 0x3F) << 8 | data[position + 1]
+            if target == 12:
+                return self.query.name
+            if (known := self.names.get(target)) is not None and target < position:
+                return known
+        name = expanded(data, position).lower()
+        # One object for one name, so that the usual comparison is quick.
+        return self.query.name if name == self.query.name else name
 
 
-def _hints(rdata: bytes) -> list[Ip]:
-    """The addresses that a browser may dial at once (RFC 9460 §7.3): keys 4 and 6 of the parameters."""
-    addresses: list[Ip] = []
-    position = skip_name(rdata, 2)
-    while position < len(rdata):
-        key, length = struct.unpack_from("!HH", rdata, position)
-        value = rdata[position + 4 : position + 4 + length]
-        position += 4 + length
-        if key == 4:
-            addresses += [IPv4Address(value[start : start + 4]) for start in range(0, len(value) - 3, 4)]
-        elif key == 6:
-            addresses += [IPv6Address(value[start : start + 16]) for start in range(0, len(value) - 15, 16)]
-    return addresses
-
-
-def _name(data: bytes, position: int, query: Query) -> Name:
-    """The lower-case name that begins here. Pointers must lead back (RFC 9267 §2), so it ends."""
-    if data[position : position + 2] == b"\xc0\x0c":
-        return query.name
+def expanded(data: bytes, position: int) -> bytes:
+    """The name that begins here, without pointers. They must lead back (RFC 9267 §2), so it ends."""
     labels = bytearray()
     limit = position
     hops = 0
@@ -174,4 +313,24 @@ def _name(data: bytes, position: int, query: Query) -> Name:
         position += 1 + length
         if len(labels) > 254:
             raise MessageError("a name longer than 255 bytes")
-    return bytes(labels).lower() + b"\0"
+    return bytes(labels) + b"\0"
+
+
+def counted_down(reply: Reply, age: int) -> Body:
+    """The body as it is given `age` seconds later."""
+    body = reply.body
+    if not age or not reply.ttl_places:
+        return body
+    records = bytearray(body.records)
+    for place in reply.ttl_places:
+        (ttl,) = _TTL.unpack_from(records, place)
+        _TTL.pack_into(records, place, max(ttl - age, 0))
+    return Body(body.flags, body.answers, body.authorities, bytes(records))
+
+
+def with_ttl(reply: Reply, ttl: int) -> Body:
+    """The body with this TTL at every record."""
+    records = bytearray(reply.body.records)
+    for place in reply.ttl_places:
+        _TTL.pack_into(records, place, ttl)
+    return Body(reply.body.flags, reply.body.answers, reply.body.authorities, bytes(records))

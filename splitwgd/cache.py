@@ -1,66 +1,120 @@
-"""Answers that may be given again, with their TTLs counted down. Bounded; the oldest leaves first."""
+"""Answers that may be given again, and questions that failed a moment ago. Bounded in entries and bytes.
+
+What has ended stays for a while: it may stand in for an answer that cannot be had (RFC 8767).
+"""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from splitwgd.answers import Reply
+from splitwgd.message import Query, Why
 from splitwgd.names import Name
 from splitwgd.zones import Group
 
+FAILURE = 5.0  # seconds for which a failure is believed (RFC 9520 §3.2: at least one, at most five minutes)
+# Of an entry beside its bytes: its objects and their places in two dictionaries, measured.
+_OVERHEAD = 900
+_PREFETCH_FROM = 2  # hits; a name that was asked for again will be asked for once more
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Entry:
-    """One kept reply: when it came, when it ends (seconds of the caller's clock), and who answered it."""
+    """One kept reply: when it came, when it ends (seconds of the caller's clock), who answered it, and how
+    often it was given."""
 
     reply: Reply
-    name: Name
+    query: Query
     group: Group
     since: float
     until: float
+    hits: int = 0
+    renewing: bool = False
+
+    @property
+    def name(self) -> Name:
+        return self.query.name
+
+    def is_due(self, now: float) -> bool:
+        """Whether to ask again now, so that the next asker need not wait: it is popular and about to end."""
+        left = self.until - now
+        return self.hits >= _PREFETCH_FROM and left <= max(1.0, (self.until - self.since) / 10) and not self.renewing
 
 
 class Cache:
-    """Replies by the question's key."""
+    """Replies by the question's key. size: entries; memory: bytes; stale: seconds past the end."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, memory: int = 64 << 20, stale: float = 0.0) -> None:
         self.size = size
-        self._entries: dict[bytes, Entry] = {}
+        self.memory = memory
+        self.stale_for = stale
+        self.used = 0
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._failures: dict[bytes, tuple[float, Group, Why]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, key: bytes, name: Name, reply: Reply, group: Group, now: float) -> None:
+    def put(self, query: Query, reply: Reply, group: Group, now: float) -> None:
         """Keeps a reply for its TTL; one that may not be kept is passed over."""
+        key = query.key
+        if self._failures:
+            self._failures.pop(key, None)
         if not reply.ttl or not self.size:
             return
-        self._entries.pop(key, None)
-        while len(self._entries) >= self.size:
-            del self._entries[next(iter(self._entries))]
-        self._entries[key] = Entry(reply, name, group, now, now + reply.ttl)
+        if key in self._entries:
+            self.drop(key)
+        entry = self._entries[key] = Entry(reply, query, group, now, now + reply.ttl)
+        self.used += _size(entry)
+        if len(self._entries) > self.size or self.used > self.memory:
+            self._make_room()
 
-    def get(self, key: bytes, now: float) -> bytearray | None:
-        """A copy of the reply's body with what is left of its TTLs, or None."""
+    def get(self, key: bytes, now: float) -> Entry | None:
+        """The reply, or None where there is none that may be given as it is."""
         entry = self._entries.get(key)
-        if entry is None:
+        if entry is None or now >= entry.until:
             return None
-        if now >= entry.until:
-            del self._entries[key]
-            return None
-        body = bytearray(entry.reply.body)
-        age = int(now - entry.since)
-        if age:
-            for place in entry.reply.ttl_places:
-                (ttl,) = struct.unpack_from("!I", body, place)
-                struct.pack_into("!I", body, place, max(ttl - age, 0))
-        return body
+        entry.hits += 1
+        return entry
 
-    def resize(self, size: int) -> None:
-        self.size = size
-        while len(self._entries) > size:
-            del self._entries[next(iter(self._entries))]
+    def stale(self, key: bytes, now: float) -> Entry | None:
+        """The reply that has ended, if it may still stand in."""
+        entry = self._entries.get(key)
+        return entry if entry is not None and now < entry.until + self.stale_for else None
+
+    def fail(self, key: bytes, group: Group, why: Why, now: float) -> None:
+        """No answer was to be had: not to be tried again at once."""
+        while len(self._failures) >= 1000:
+            del self._failures[next(iter(self._failures))]
+        self._failures[key] = (now + FAILURE, group, why)
+
+    def failure(self, key: bytes, now: float) -> Why | None:
+        """Why this question failed a moment ago."""
+        found = self._failures.get(key)
+        if found is None or now >= found[0]:
+            return None
+        return found[2]
+
+    def forgive(self, group: Group | None = None) -> None:
+        """Forgets the failures (of a group): its servers answer again, or the network is another one."""
+        self._failures = {k: f for k, f in self._failures.items() if group is not None and f[1] != group}
+
+    def resize(self, size: int, memory: int, stale: float) -> None:
+        """From now on so many entries, bytes, and seconds past the end."""
+        self.size, self.memory, self.stale_for = size, memory, stale
+        self._make_room()
+
+    def with_names(self, names: Container[Name], now: float) -> list[Entry]:
+        """The living entries whose chain has one of these."""
+        return [e for e in self._entries.values() if now < e.until and any(name in names for name in e.reply.chain)]
+
+    def drop(self, key: bytes) -> None:
+        """Forgets this question's reply."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.used -= _size(entry)
 
     def moved(self, find: Callable[[Name], Group], now: float) -> list[Entry]:
         """The living entries whose name now belongs to another group (or whose aliases do)."""
@@ -68,11 +122,38 @@ class Cache:
 
     def drop_moved(self, find: Callable[[Name], Group]) -> None:
         """Forgets what another group has to answer now."""
-        kept = {k: e for k, e in self._entries.items() if group_of_chain(e.reply.chain, find) == e.group}
-        self._entries = kept
+        for key, entry in list(self._entries.items()):
+            if group_of_chain(entry.reply.chain, find) != entry.group:
+                self.drop(key)
+        self._failures.clear()
+
+    def drop_names(self, names: Container[Name]) -> None:
+        """Forgets what is known of these."""
+        for key in [key for key, entry in self._entries.items() if entry.name in names]:
+            self.drop(key)
+
+    def _make_room(self) -> None:
+        """The oldest leave; who was asked for since gets a second chance, but one."""
+        while self._entries and (len(self._entries) > self.size or self.used > self.memory):
+            key = next(iter(self._entries))
+            entry = self._entries[key]
+            if entry.hits and self.size:
+                entry.hits = 0
+                self._entries.move_to_end(key)
+            else:
+                self.drop(key)
+
+
+def _size(entry: Entry) -> int:
+    return _OVERHEAD + len(entry.reply.body.records) + 3 * len(entry.query.key)
 
 
 def group_of_chain(chain: tuple[Name, ...], find: Callable[[Name], Group]) -> Group:
     """The group whose policy an answer is under: a tunneled alias makes the whole answer tunneled."""
-    groups = [find(name) for name in chain]
-    return next((group for group in groups if group.tunnel is not None), groups[0])
+    first = find(chain[0])
+    if first.tunnel is None:
+        for name in chain[1:]:
+            group = find(name)
+            if group.tunnel is not None:
+                return group
+    return first

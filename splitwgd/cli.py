@@ -184,8 +184,9 @@ def _have_reloaded() -> None:
 def list_(path: str) -> None:
     """The domains and networks that are tunneled."""
     for tunnel in load_config(path, Disk()).tunnels:
-        for entry in (*tunnel.patterns, *tunnel.networks):
-            click.echo(str(entry))
+        listed = sorted(map(str, tunnel.listed), key=lambda text: text.lstrip("!=*."))
+        for entry in dict.fromkeys((*map(str, tunnel.patterns), *listed, *map(str, tunnel.networks))):
+            click.echo(entry)
 
 
 @main.command()

@@ -8,24 +8,33 @@ from __future__ import annotations
 import os.path
 import re
 import tomllib
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 from splitwgd.errors import ConfigError, Problem
-from splitwgd.names import Name, NameProblem, Pattern, parse_name, parse_pattern
+from splitwgd.hosts import PATH as HOSTS_PATH
+from splitwgd.hosts import Hosts, parse_hosts
+from splitwgd.lists import read_lists
+from splitwgd.names import ROOT, Name, Pattern, parse_name, parse_pattern
 from splitwgd.objects import Ip, Network
+from splitwgd.patterns import PatternTable, opposite
+from splitwgd.resolvers import SOURCES, network_servers
+from splitwgd.routing import Routing, read_routing
 from splitwgd.servers import Server, parse_address, parse_server
-from splitwgd.settings import Files, Settings
+from splitwgd.settings import Files, Settings, read_if_any
 from splitwgd.wgconf import WgConfig, parse_wgconf
 
 DEFAULT_PATH = "/etc/splitwg/domains.toml"
-LISTED_AT_MOST = 20  # problems told of one list file; the rest are counted
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """One WireGuard tunnel and what goes through it. `sets` begins the names of its nft sets."""
+    """One WireGuard tunnel and what goes through it. `sets` begins the names of its nft sets.
+
+    patterns: those of the configuration itself. listed: those of all lists that it names.
+    """
 
     name: str
     link: str
@@ -34,25 +43,9 @@ class Tunnel:
     table: int
     servers: tuple[Server, ...]
     patterns: tuple[Pattern, ...]
+    listed: PatternTable
     networks: tuple[Network, ...]
     wireguard: WgConfig
-
-
-@dataclass(frozen=True)
-class Routing:
-    """Bits, tables and lives. Only bits under `fwmask` are ever written or compared; seconds throughout."""
-
-    fwmark: int = 0x1
-    fwmask: int = 0xFF
-    table: int = 100
-    priority: int = 100
-    min_lifetime: int = 3600
-    on_stop: str = "closed"
-
-    @property
-    def direct(self) -> int:
-        """The mark of our own packets that go outside: default questions and WireGuard's outer packets."""
-        return self.fwmask ^ self.fwmark
 
 
 @dataclass(frozen=True)
@@ -84,11 +77,14 @@ class Config:
     canary: bool = True
     icloud_relay: bool = False
     mix_case: bool = False
-    hosts: tuple[tuple[Name, tuple[Ip, ...]], ...] = ()
+    hosts: Hosts = ()
 
 
-def load_config(path: str, files: Files) -> Config:
-    """The configuration at `path`. Raises ConfigError with every problem in it and in the files it names."""
+def load_config(path: str, files: Files, before: Config | None = None) -> Config:
+    """The configuration at `path`. Raises ConfigError with every problem in it and in the files it names.
+
+    before: one from earlier, whose lists are not read again unless they have been written since.
+    """
     try:
         text = files.read(path).decode("utf-8-sig")
         document = tomllib.loads(text)
@@ -102,6 +98,7 @@ def load_config(path: str, files: Files) -> Config:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, or what a monstrous value raises
         raise ConfigError([Problem(path, f"is not TOML: {error}", "mend that line")]) from error
     reader = _Reader(path, document, files)
+    reader.known = before.tunnels[0].listed if before is not None else None
     config = reader.config()
     if config is None or reader.settings.problems:
         raise ConfigError(reader.settings.problems)
@@ -112,15 +109,21 @@ _LOOPBACKS = ("127.0.0.53", "127.0.0.1", "::1")
 _REDIRECTED_TO = ("127.0.0.1", "::1")  # where nft's redirect leads locally made packets
 _LINK_NAME = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")  # as wg-quick has it: short, and no wildcard of nft or the kernel
 _NO_LINKS = ("lo", "all", "default", ".", "..")  # each means something else under /proc/sys/net
-_RESERVED_TABLES = (0, 253, 254, 255)
 # section -> its keys. One place says what exists, so that a misspelt key can be told from a known one.
 _KEYS = {
     "": ("dns", "tunneled", "wireguard", "routing"),
-    "dns": ("tunneled", "default", "forward", "listen", "cache_size", "redirect", "bypass"),
+    "dns": (
+        *("tunneled", "default", "forward", "listen", "redirect", "bypass"),
+        *("cache_size", "cache_memory", "min_ttl", "max_ttl", "stale"),
+        *("private", "canary", "icloud_relay", "mix_case"),
+    ),
     "tunneled": ("domains", "networks", "lists"),
     "wireguard": ("config",),
     "routing": ("fwmark", "fwmask", "table", "priority", "min_lifetime", "on_stop"),
 }
+
+# The keys that switch something, and how they stand.
+_SWITCHES = {"canary": Config.canary, "icloud_relay": Config.icloud_relay, "mix_case": Config.mix_case}
 
 
 class _Reader:
@@ -131,6 +134,7 @@ class _Reader:
         self.settings = Settings(path, document, files)
         self.used = [path]
         self.notes: list[str] = []
+        self.known: PatternTable | None = None
 
     def config(self) -> Config | None:
         """The configuration, or None where it lacks what it cannot be without; problems tell either way."""
@@ -138,31 +142,42 @@ class _Reader:
         settings.unknown_keys(_KEYS)
         redirect = settings.plain("dns.redirect", True, bool, "true or false")
         listen = self._listen(redirect)
-        servers = self._servers("dns.tunneled", listen, settings.required("dns.tunneled", 'write ["10.1.0.1"] or so'))
-        default = self._servers("dns.default", listen, settings.required("dns.default", 'write ["9.9.9.9"] or so'))
+        servers = self._tunneled(listen)
+        default, auto = self._default(listen)
         forward = self._forward(listen)
-        patterns = self._patterns({name for name, _ in forward})
+        zones = dict(forward)
+        patterns = self._patterns(zones)
+        listed = self._listed(patterns, zones)
         networks = tuple(settings.many("tunneled.networks", "a network such as 198.51.100.0/24", _network))
         bypass = tuple(settings.many("dns.bypass", "a server's address", parse_address))
-        cache_size = settings.number("dns.cache_size", 10_000, 0, 10_000_000)
-        routing = self._routing()
+        keeping = self._keeping()
+        private = tuple(settings.many("dns.private", "a zone such as corp.example", _zone))
+        switches = {key: settings.plain(f"dns.{key}", usual, bool, "true or false") for key, usual in _SWITCHES.items()}
+        self.used.append(HOSTS_PATH)
+        hosts = parse_hosts(read_if_any(settings.files, HOSTS_PATH))
+        routing = read_routing(settings)
         wireguard = self._wireguard()
         if wireguard is None:
             return None
         link = _link_of(wireguard.path)
-        tunnel = Tunnel(link, link, "wg", routing.fwmark, routing.table, servers, patterns, networks, wireguard)
+        mark, table = routing.fwmark, routing.table
+        tunnel = Tunnel(link, link, "wg", mark, table, servers, patterns, listed, networks, wireguard)
         return Config(
             path=self.path,
             default=default,
             forward=forward,
             listen=listen,
-            cache_size=cache_size,
             redirect=redirect,
             bypass=bypass,
             routing=routing,
             tunnels=(tunnel,),
             files=tuple(self.used),
             notes=tuple(self.notes) + wireguard.notes,
+            auto=auto,
+            private=private,
+            hosts=hosts,
+            **keeping,
+            **switches,
         )
 
     # -- sections
@@ -177,8 +192,33 @@ class _Reader:
                 self.settings.problem("dns.listen", f"lacks {text}", "add it, or set dns.redirect = false")
         return listen
 
+    def _tunneled(self, listen: tuple[Ip, ...]) -> tuple[Server, ...]:
+        values = self.settings.required("dns.tunneled", 'write ["10.1.0.1"] or so')
+        servers = self._servers("dns.tunneled", listen, values)
+        for server in servers:
+            if server.scope:
+                self.settings.problem(
+                    "dns.tunneled", f"{server} is on a link of this machine", "name a server behind the tunnel"
+                )
+        return servers
+
+    def _default(self, listen: tuple[Ip, ...]) -> tuple[tuple[Server, ...], bool]:
+        """The servers, and whether they are what the network gave."""
+        value = self.settings.get("dns.default")
+        if value == ["auto"]:
+            self.settings.problem("dns.default", "= ['auto']", 'write default = "auto", without brackets')
+        elif value != "auto":
+            values = self.settings.required("dns.default", 'write ["9.9.9.9"], or "auto" for what the network gives')
+            return self._servers("dns.default", listen, values), False
+        self.used.extend(SOURCES)
+        servers = network_servers(self.settings.files, listen)
+        if not servers:
+            self.notes.append(f"{self.path}: dns.default: the network has named no server; only tunneled names resolve")
+        return servers, True
+
     def _servers(self, key: str, listen: tuple[Ip, ...], values: Any) -> tuple[Server, ...]:
-        servers = tuple(self.settings.each(key, values, "a server's address such as 9.9.9.9", parse_server))
+        found = self.settings.each(key, values, "a server's address such as 9.9.9.9", parse_server)
+        servers: tuple[Server, ...] = tuple(dict.fromkeys(found))
         for server in servers:
             if server.port == 53 and server.address in listen:
                 self.settings.problem(key, f"{server} is splitwgd itself", "name a server that it can ask")
@@ -199,24 +239,60 @@ class _Reader:
                 forward[name] = servers
         return tuple(forward.items())
 
-    def _patterns(self, zones: set[Name]) -> tuple[Pattern, ...]:
-        patterns = self.settings.many("tunneled.domains", "a domain such as example.com", parse_pattern)
-        for entry in self.settings.many("tunneled.lists", "a path", str):
-            patterns.extend(self._lists(entry))
-        seen: dict[tuple[Name, Any], Pattern] = {}
-        for pattern in patterns:
-            earlier = seen.setdefault((pattern.name, pattern.scope), pattern)
-            if earlier.exception != pattern.exception:
-                self.settings.problem(
-                    "tunneled", f"{earlier} and {pattern} contradict each other", "remove one of them"
-                )
-            if pattern.name in zones and not pattern.exception:
-                self.settings.problem(
-                    "tunneled", f"{pattern} is a zone of dns.forward too", "remove it from one of the two"
-                )
-        return tuple(seen.values())
+    def _keeping(self) -> dict[str, Any]:
+        """How many answers are kept, and for how long."""
+        number = self.settings.number
+        low = number("dns.min_ttl", Config.min_ttl, 0, 3600)
+        high = number("dns.max_ttl", Config.max_ttl, 1, 86_400)
+        if low > high:
+            self.settings.problem("dns.min_ttl", f"{low} is more than max_ttl {high}", "lower it, or raise max_ttl")
+        return {
+            "cache_size": number("dns.cache_size", 10_000, 0, 10_000_000),
+            "cache_bytes": number("dns.cache_memory", Config.cache_bytes >> 20, 1, 1 << 16) << 20,
+            "min_ttl": low,
+            "max_ttl": high,
+            "stale": number("dns.stale", Config.stale, 0, 259_200),  # RFC 8767 §5: at most 1 to 3 days
+        }
 
-    def _lists(self, entry: str) -> list[Pattern]:
+    def _patterns(self, zones: Container[Name]) -> tuple[Pattern, ...]:
+        """The domains of this file."""
+        patterns: dict[Pattern, None] = {}
+        for pattern in self.settings.many("tunneled.domains", "a domain such as example.com", parse_pattern):
+            if opposite(pattern) in patterns:
+                self._contradict(opposite(pattern), pattern)
+            if pattern.name in zones:
+                self._forwarded(pattern)
+            patterns[pattern] = None
+        return tuple(patterns)
+
+    def _listed(self, patterns: tuple[Pattern, ...], zones: Iterable[Name]) -> PatternTable:
+        """The domains of all lists, none of which may contradict another or these patterns."""
+        entries = self.settings.many("tunneled.lists", "a path", str)
+        paths = [(path, entry) for entry in entries for path in self._lists(entry)]
+        listed = read_lists(self.settings, paths, self.known)
+        for pattern in listed.contradictions:
+            self._contradict(opposite(pattern), pattern)
+        more = listed.contradicting - len(listed.contradictions)
+        if more:
+            self.settings.problem("tunneled", f"{more} more entries of lists contradict others", "remove them")
+        for pattern in patterns:
+            if opposite(pattern) in listed.at(pattern.name):
+                self._contradict(pattern, opposite(pattern))
+        for zone in zones:
+            for pattern in listed.at(zone):
+                self._forwarded(pattern)
+        return listed
+
+    def _contradict(self, earlier: Pattern, later: Pattern) -> None:
+        self.settings.problem("tunneled", f"{earlier} and {later} contradict each other", "remove one of them")
+
+    def _forwarded(self, pattern: Pattern) -> None:
+        if not pattern.exception:
+            what = f"{pattern} is a zone of dns.forward too"
+            self.settings.problem("tunneled", what, "remove it from one of the two")
+
+    def _lists(self, entry: str) -> list[str]:
+        """The paths that an entry of tunneled.lists means."""
         pattern = os.path.join(os.path.dirname(self.path), entry)
         self.used.append(pattern)
         if any(mark in entry for mark in "*?["):
@@ -227,50 +303,7 @@ class _Reader:
             paths = [pattern]
         if not paths:
             self.notes.append(f"{self.path}: tunneled.lists: {entry!r} matches no file")
-        patterns: list[Pattern] = []
-        for path in paths:
-            text = self.settings.text(path, f"tunneled.lists: {entry!r}", "correct the path or remove it")
-            patterns.extend(self._list(path, text or ""))
-        return patterns
-
-    def _list(self, path: str, text: str) -> list[Pattern]:
-        patterns, bad = [], 0
-        for number, line in enumerate(text.split("\n"), 1):
-            entry = line.partition("#")[0].strip()
-            if not entry:
-                continue
-            try:
-                patterns.append(parse_pattern(entry))
-            except NameProblem as problem:
-                bad += 1
-                if bad <= LISTED_AT_MOST:
-                    what = f"{entry[:60]!r}: {problem.what}"
-                    self.settings.problems.append(Problem(f"{path}:{number}", what, problem.remedy))
-        if bad > LISTED_AT_MOST:
-            self.settings.problems.append(
-                Problem(path, f"{bad - LISTED_AT_MOST} more lines like these", "mend them too")
-            )
-        return patterns
-
-    def _routing(self) -> Routing:
-        usual = Routing()
-        mark = self.settings.number("routing.fwmark", usual.fwmark, 1, 0xFFFFFFFF)
-        mask = self.settings.number("routing.fwmask", usual.fwmask, 1, 0xFFFFFFFF)
-        if mark & ~mask:
-            self.settings.problem("routing.fwmark", f"{mark:#x} has bits outside fwmask {mask:#x}", "widen the mask")
-        elif mark == mask:
-            self.settings.problem(
-                "routing.fwmask", f"{mask:#x} leaves no bit for splitwgd's own packets", "widen the mask"
-            )
-        table = self.settings.number("routing.table", usual.table, 1, 0xFFFFFFFF)
-        if table in _RESERVED_TABLES:
-            self.settings.problem("routing.table", f"{table} belongs to the kernel", "take a number below 253")
-        on_stop = self.settings.plain("routing.on_stop", usual.on_stop, str, '"closed" or "open"')
-        if on_stop not in ("closed", "open"):
-            self.settings.problem("routing.on_stop", f"= {on_stop!r}", 'write "closed" or "open"')
-        priority = self.settings.number("routing.priority", usual.priority, 1, 32765)
-        life = self.settings.number("routing.min_lifetime", usual.min_lifetime, 60, 30 * 86400)
-        return Routing(mark, mask, table, priority, life, on_stop)
+        return paths
 
     def _wireguard(self) -> WgConfig | None:
         entry = self.settings.plain("wireguard.config", "/etc/wireguard/wg0.conf", str, "the path of a wg-quick file")
@@ -291,6 +324,10 @@ class _Reader:
 
 def _link_of(path: str) -> str:
     return os.path.basename(path).removesuffix(".conf")
+
+
+def _zone(text: str) -> Name:
+    return ROOT if text in (".", "*") else parse_name(text)
 
 
 def _network(text: str) -> Network:

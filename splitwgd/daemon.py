@@ -8,38 +8,49 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from splitwgd import __version__
+from splitwgd.admission import Admission
 from splitwgd.cache import Cache
 from splitwgd.config import DEFAULT_PATH, Config, load_config
 from splitwgd.control import Control
+from splitwgd.elements import Elements
 from splitwgd.endpoints import Endpoints
 from splitwgd.errors import ConfigError, SplitwgError
 from splitwgd.forwarder import Forwarder
+from splitwgd.gate import Gate
+from splitwgd.journal import log_to_stderr
 from splitwgd.learned import Ledger
 from splitwgd.listener import Listener
-from splitwgd.nft import Nft
+from splitwgd.local import Local, local_patterns
 from splitwgd.notify import Notify
+from splitwgd.objects import Surroundings
+from splitwgd.ports import Ports
 from splitwgd.reconciler import Reconciler
+from splitwgd.ruleset import TABLE
 from splitwgd.status import make_status, status_line
 from splitwgd.store import Disk
 from splitwgd.upstream import Upstreams
+from splitwgd.vetting import Vetting
 from splitwgd.watcher import Watcher
 from splitwgd.zones import Zones
 
 log = logging.getLogger("splitwgd")
 # An element outlives its answer by this, in seconds: applications keep an address for longer than its TTL.
 SLACK = 3600
+SPARE = 900  # ... and by this much more, so that the next answer need not renew it at once
 TELL_EVERY = 15.0  # seconds between status lines to systemd
+REST = 0.001  # seconds for questions between the steps of reading long lists again
 
 
 class Daemon:
@@ -49,19 +60,47 @@ class Daemon:
         self.config = config
         self.loop = loop = asyncio.get_running_loop()
         self.notify = Notify()
-        self.ledger = Ledger(config.routing.min_lifetime, SLACK)
+        self.ledger = Ledger(config.routing.min_lifetime, SLACK, SPARE)
         self.reconciler = Reconciler(loop, self.ledger)
-        self.listener = Listener(loop)
-        self.forwarder = Forwarder(loop, Zones(config), self.ledger, Cache(config.cache_size), Upstreams(loop), Nft())
+        self.forwarder = self._make_forwarder(config)
+        self._adjust(config)
+        self.listener = Listener(loop, self.forwarder.ready)
+        self.surroundings = Surroundings()
         self.endpoints = Endpoints(self.forwarder, self.reconciler)
-        self.reconciler.heard = self.endpoints.changed
+        self.reconciler.heard = self._network_changed
         self.control = Control(self._command)
         self.watcher = Watcher(loop, lambda: self._begin_reload(forced=False))
         self.stopped = asyncio.Event()
         self.teardown = False
         self._changing = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._looking = False
         self._complaint = ""
+
+    def _make_forwarder(self, config: Config) -> Forwarder:
+        zones, local = _names_of(config)
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        ports = Ports(self.loop, min(1024, descriptors // 8))
+        upstreams = Upstreams(self.loop, ports=ports, limit=min(8192, descriptors // 2))
+        gate = Gate(self.loop, self.ledger, Elements(TABLE))
+        vetting = Vetting(zones, Admission(), log.warning)
+        return Forwarder(self.loop, zones, local, Cache(config.cache_size), upstreams, gate, vetting)
+
+    def _adjust(self, config: Config) -> None:
+        """Everything that is a number or a switch."""
+        self.forwarder.cache.resize(config.cache_size, config.cache_bytes, config.stale)
+        self.forwarder.upstreams.ttl_bounds = (config.min_ttl, config.max_ttl)
+        self.forwarder.upstreams.mix_case = config.mix_case
+        self.ledger.min_lifetime = config.routing.min_lifetime
+
+    def _admission(self, config: Config) -> Admission:
+        """What tunneled names may not lead to: this machine, its gateways, and the servers that it needs."""
+        servers = [*config.default, *(s for _, servers in config.forward for s in servers)]
+        servers += [server for tunnel in config.tunnels for server in tunnel.servers]
+        taken = {server.address.packed for server in servers} | self.surroundings.addresses
+        taken |= self.reconciler.endpoint_addresses(config)
+        networks = tuple(network for tunnel in config.tunnels for network in tunnel.networks)
+        return Admission(frozenset(config.private), frozenset(taken), networks)
 
     async def run(self) -> None:
         """Until somebody says stop."""
@@ -69,10 +108,12 @@ class Daemon:
         self._tell_notes(self.config.notes)
         await self.reconciler.start(self.config)
         await self.reconciler.forget_flows(self.forwarder.release(), self.config)
-        self.reconciler.listen()
+        self.reconciler.listen(self.forwarder.gate.elements.port)
+        await self._look_around()
         await self.listener.start(self.forwarder.take)
         await self.control.serve()
         self.watcher.watch(self.config.files)
+        self._begin_reload(forced=False)  # what was written between the reading and the watching
         for number, act in ((signal.SIGTERM, self.stopped.set), (signal.SIGINT, self.stopped.set)):
             self.loop.add_signal_handler(number, act)
         self.loop.add_signal_handler(signal.SIGHUP, lambda: self._begin_reload(forced=True))
@@ -97,15 +138,45 @@ class Daemon:
             await self.reconciler.teardown()
         self.listener.close()
         self.forwarder.upstreams.close()
+        self.forwarder.gate.elements.close()
         await self.reconciler.close()
         log.info("stopped; the kernel is %s", "as it was" if self.reconciler.config is None else "closed")
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- the network
+
+    def _network_changed(self) -> None:
+        self.endpoints.changed()
+        if not self._looking:
+            self._looking = True
+            self._begin(self._look_around())
+
+    async def _look_around(self) -> None:
+        """Learns which addresses are this machine's; where they changed, nothing is believed of the servers."""
+        self._looking = False
+        try:
+            found = await self.reconciler.surroundings()
+        except SplitwgError as error:
+            log.warning("the addresses of this machine cannot be read: %s", error)
+            return
+        moved, self.surroundings = found != self.surroundings, found
+        admission = self._admission(self.config)
+        forwarder = self.forwarder
+        if admission != forwarder.vetting.admission:
+            forwarder.vetting = forwarder.vetting.successor(forwarder.zones, admission)
+        if moved:
+            forwarder.cache.forgive()
+            forwarder.upstreams.refresh()
+            forwarder.upstreams.look_for_loops(forwarder.zones.groups())
 
     # -- reload
 
     def _begin_reload(self, forced: bool) -> None:
-        task = self.loop.create_task(self._try_reload(forced))
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        self._begin(self._try_reload(forced))
 
     async def _try_reload(self, forced: bool) -> None:
         try:
@@ -123,7 +194,7 @@ class Daemon:
         async with self._changing:
             self.notify.reloading()
             try:
-                config = await self.loop.run_in_executor(None, load_config, self.config.path, Disk())
+                config = await self.loop.run_in_executor(None, load_config, self.config.path, Disk(REST), self.config)
                 if config != self.config:
                     await self._change_to(config)
             finally:
@@ -132,28 +203,31 @@ class Daemon:
                 self.notify.ready(await self._line())
 
     async def _change_to(self, config: Config) -> None:
-        zones = await self.loop.run_in_executor(None, Zones, config)
+        zones, local = await self.loop.run_in_executor(None, _names_of, config)
         try:
             self.listener.bind(config.listen)
             await self.reconciler.grow_to(config)
-            self.forwarder.admit(zones)
+            vetting = self.forwarder.vetting.successor(zones, self._admission(config))
+            self.forwarder.admit(vetting)
         except SplitwgError:
             self.listener.keep_only(self.config.listen)
             await self.reconciler.shrink_to(self.config)
             raise
         # The swap: from this line on questions are answered by the new configuration. Nothing is awaited
         # between the admission and it, so no answer of the old one can slip between them.
-        self.forwarder.swap(zones)
-        self.forwarder.cache.resize(config.cache_size)
-        self.ledger.min_lifetime = config.routing.min_lifetime
+        self.forwarder.swap(zones, local, vetting)
+        self._adjust(config)
         self._tell_notes(note for note in config.notes if note not in self.config.notes)
-        self.config = config
+        before, self.config = self.config, config
         await self.listener.start(self.forwarder.take)
         self.listener.keep_only(config.listen)
         await self.reconciler.shrink_to(config)
         await self.reconciler.forget_flows(self.forwarder.release(), config)
+        self.forwarder.upstreams.look_for_loops(zones.groups())
         self.endpoints.changed()
         log.info("reloaded: %s", await self._line())
+        for table in {tunnel.listed for tunnel in before.tunnels} - {tunnel.listed for tunnel in config.tunnels}:
+            await self.loop.run_in_executor(None, table.clear)
 
     @staticmethod
     def _tell_notes(notes: Iterable[str]) -> None:
@@ -187,12 +261,23 @@ class Daemon:
         """All that `splitwg status` shows."""
         observed, lacking = await self.reconciler.difference()
         states = await self.reconciler.states()
-        status = make_status(
-            self.config, self.reconciler.plan, observed, lacking, states, self.reconciler.down, time.time()
-        )
-        counts = asdict(self.forwarder.counts) | {"cached": len(self.forwarder.cache)}
+        down, addresses = self.reconciler.down, self.ledger.sizes()
+        status = make_status(self.config, self.reconciler.plan, observed, lacking, states, down, addresses, time.time())
+        forwarder = self.forwarder
+        counts = asdict(forwarder.counts) | {
+            "ready": self.listener.given,
+            "cached": len(forwarder.cache),
+            "cached_bytes": forwarder.cache.used,
+            "left_out": forwarder.vetting.left_out,
+            "evicted": forwarder.gate.evicted,
+            "discarded": forwarder.upstreams.discarded,
+        }
         own = {"version": __version__, "pid": os.getpid(), "repairs": self.reconciler.repairs}
-        return status | own | {"trouble": self.reconciler.trouble, "questions": counts}
+        return (
+            status
+            | own
+            | {"trouble": self.reconciler.trouble, "questions": counts, "servers": forwarder.upstreams.state()}
+        )
 
     async def _line(self) -> str:
         try:
@@ -213,6 +298,11 @@ class Daemon:
             await asyncio.sleep(interval)
 
 
+def _names_of(config: Config) -> tuple[Zones, Local]:
+    """The tables of names; long work for long lists."""
+    return Zones(config, local_patterns(config)), Local(config)
+
+
 def main() -> None:
     """The entry point `splitwgd`. Exit status: 0 stopped, 1 the machine, 2 the configuration."""
     parser = argparse.ArgumentParser(
@@ -223,11 +313,12 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="log every change of the kernel and every failure")
     parser.add_argument("--version", action="version", version=f"splitwgd {__version__}")
     options = parser.parse_args()
-    _log_to_stderr(logging.DEBUG if options.verbose else logging.INFO)
+    log_to_stderr(logging.DEBUG if options.verbose else logging.INFO)
     try:
         config = load_config(os.path.abspath(options.config), Disk())
         if options.check:
-            print(f"{config.path} is in order: {sum(len(t.patterns) for t in config.tunnels)} domains")
+            domains = sum(len(tunnel.patterns) + len(tunnel.listed) for tunnel in config.tunnels)
+            print(f"{config.path} is in order: {domains} domains")
             for note in config.notes:
                 print(note)
             return
@@ -243,24 +334,9 @@ def main() -> None:
 async def _run(config: Config) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each question under way has a socket
+    # A worker thread that computes holds the interpreter for so long at a time, and every question waits.
+    sys.setswitchinterval(0.0005)
+    # What is kept is kept for long, and in no circles: looking through all of it again and again only costs time.
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 1000)
     await Daemon(config).run()
-
-
-class _Format(logging.Formatter):
-    """Lines for the journal: it knows the time, and takes the level from <N> (sd-daemon(3))."""
-
-    _LEVELS = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-
-    def format(self, record: logging.LogRecord) -> str:
-        head = f"<{self._LEVELS.get(record.levelno, 6)}>"
-        return "\n".join(f"{head}{line}" for line in super().format(record).splitlines())
-
-
-def _log_to_stderr(level: int) -> None:
-    handler = logging.StreamHandler()
-    if "JOURNAL_STREAM" in os.environ:
-        handler.setFormatter(_Format("%(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-8s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    log.setLevel(level)  # ours alone: pyroute2 and asyncio tell every message at DEBUG

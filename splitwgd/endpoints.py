@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from ipaddress import ip_address
 
 from splitwgd.answers import Reply
 from splitwgd.errors import UpstreamError
@@ -104,4 +105,6 @@ class Endpoints:
         query = question_for(parse_name(host), qtype)
         self.forwarder.upstreams.ask(query, self.forwarder.zones.default, done)
         outcome = await answered
-        return outcome if isinstance(outcome, UpstreamError) else outcome.addresses
+        if isinstance(outcome, UpstreamError):
+            return outcome
+        return tuple(ip_address(address) for address in outcome.addresses)

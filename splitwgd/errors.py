@@ -50,7 +50,14 @@ class KernelError(SplitwgError):
 
 
 class UpstreamError(SplitwgError):
-    """No server of a group gave a usable answer: says which were asked and what each did."""
+    """No server of a group gave a usable answer: says which were asked and what each did.
+
+    no_way: none could even be asked, because the link or the route to them is missing.
+    """
+
+    def __init__(self, text: str, no_way: bool = False) -> None:
+        super().__init__(text)
+        self.no_way = no_way
 
 
 class MessageError(SplitwgError):

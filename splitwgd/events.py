@@ -1,15 +1,25 @@
 """Listens to what the kernel tells of its own: something changed in links, addresses, rules, routes or nft.
 
-Says that, not what: whoever wants to know looks (see reconciler).
+Says that, and hardly what: whoever wants to know looks (see reconciler).
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import struct
+from enum import IntFlag
 
 _NETLINK_NETFILTER = 12
+
+
+class Heard(IntFlag):
+    """What may have changed by somebody else's doing."""
+
+    NOTHING = 0
+    SOMETHING = 1
+    ELEMENTS = 3  # and the sets' elements may be among it
 
 
 class Events:
@@ -18,19 +28,23 @@ class Events:
     # Messages of nf_tables (include/uapi/linux/netfilter/nf_tables.h): new and deleted tables, chains, rules
     # and sets, and deleted elements. Ours do not concern us: elements come and go by the thousand.
     _CHANGES = frozenset({0, 2, 3, 5, 6, 8, 9, 11, 14})
+    _OF_ELEMENTS = frozenset({0, 2, 9, 11, 14})
     _NFT_SUBSYSTEM, _NFT_GROUP = 10, 7
     _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
     # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE; v6 rules have a group only.
     _ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400
     _IPV6_RULE_GROUP = 19
 
-    def __init__(self) -> None:
+    def __init__(self, unheard: int = 0) -> None:
+        """unheard: the netlink port of a socket whose changes of nft are not told, since they are many."""
         flags = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self.route = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
         self.route.bind((0, self._ROUTE_GROUPS))
         self.route.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, self._IPV6_RULE_GROUP)
         self.nft = socket.socket(socket.AF_NETLINK, flags, _NETLINK_NETFILTER)
         self.nft.bind((0, 0))
+        if unheard:
+            _attach(self.nft, _from_others(unheard))
         self.nft.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, self._NFT_GROUP)
         self._own: frozenset[int] = frozenset()
 
@@ -38,27 +52,28 @@ class Events:
     def sockets(self) -> tuple[socket.socket, socket.socket]:
         return (self.route, self.nft)
 
-    def drain(self, sock: socket.socket) -> bool:
+    def drain(self, sock: socket.socket) -> Heard:
         """Reads all that waits; whether any of it may concern us."""
-        concerning = False
+        heard = Heard.NOTHING
         while True:
             try:
                 data = sock.recv(65_536)
             except BlockingIOError:
-                return concerning
+                return heard
             except OSError:  # ENOBUFS: events were lost, so anything may have happened
-                concerning = True
+                heard = Heard.ELEMENTS
                 continue
-            concerning = concerning or sock is self.route or self._is_a_change(data)
+            heard |= Heard.SOMETHING if sock is self.route else self._in(data)
 
-    def _is_a_change(self, data: bytes) -> bool:
+    def _in(self, data: bytes) -> Heard:
+        heard = Heard.NOTHING
         position = 0
         while position + 16 <= len(data):
             length, kind, _, _, port = struct.unpack_from("=IHHII", data, position)
             if kind >> 8 == self._NFT_SUBSYSTEM and kind & 0xFF in self._CHANGES and not self._is_own(port):
-                return True
+                heard |= Heard.ELEMENTS if kind & 0xFF in self._OF_ELEMENTS else Heard.SOMETHING
             position += max((length + 3) & ~3, 16)
-        return False
+        return heard
 
     def _is_own(self, port: int) -> bool:
         if port not in self._own:
@@ -89,3 +104,18 @@ def own_ports() -> frozenset[int]:
             if int(protocol) == _NETLINK_NETFILTER and f"socket:[{inode}]" in inodes:
                 ports.add(int(port))
     return frozenset(ports)
+
+
+_SO_ATTACH_FILTER = 26
+
+
+def _from_others(port: int) -> list[tuple[int, int, int, int]]:
+    """A classic BPF program (linux/filter.h): no event whose first message bears this port, and they all do."""
+    (swapped,) = struct.unpack("!I", struct.pack("=I", port))
+    load_port, if_equal, give = (0x20, 0, 0, 12), (0x15, 0, 1, swapped), 0x06
+    return [load_port, if_equal, (give, 0, 0, 0), (give, 0, 0, 0xFFFFFFFF)]
+
+
+def _attach(sock: socket.socket, program: list[tuple[int, int, int, int]]) -> None:
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)))

@@ -1,7 +1,7 @@
 """One question to one group of servers, as a state machine without sockets: whom to ask, how, and for how long.
 
-The servers are asked in their order, round by round with more patience each; an earlier one may still answer
-while a later one is asked. What a server refuses (SERVFAIL, REFUSED, ...) another may know.
+The servers are asked in the order of their health, the next after 250 ms; an earlier one may still answer while
+a later one is asked. What one refuses (SERVFAIL, REFUSED, ...) another may know.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from splitwgd.message import NOERROR, NXDOMAIN
-from splitwgd.servers import Server
+from splitwgd.message import BADCOOKIE, NOERROR, NXDOMAIN
+from splitwgd.servers import Server, Transport
 
-PATIENCE = (0.4, 0.8, 1.6)  # seconds for each server, by round
-TCP_PATIENCE = 3.0
+FIRST_PATIENCE = 0.25  # seconds for the first server, and in the first round
+# ... and in later ones. Not doubled: on a line that loses packets each further try should come soon, and seven
+# tries fit into the deadline.
+PATIENCE = (FIRST_PATIENCE, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85)
 # A stub resolver gives up after 5 s (resolv.conf(5)); it should hear SERVFAIL before that.
 DEADLINE = 4.5
 
@@ -24,48 +26,58 @@ class Attempt:
     """Ask this server and go on to the next after `patience` seconds."""
 
     server: Server
-    tcp: bool
     patience: float
 
 
 class Verdict(Enum):
-    """What a reply means for the exchange."""
+    """What a reply means that can be read."""
 
     ANSWER = "take it"
-    OVER_TCP = "it did not fit: ask the same server over TCP"
+    OVER_TCP = "it did not fit, or could be forged: ask the same server over TCP"
     ANOTHER = "this server cannot tell: ask the next one"
 
 
 class Exchange:
-    """The attempts of one question. Ask `next()` first, and again on silence, failure or ANOTHER."""
+    """The attempts of one question after the first, which went to servers[0] at `begun`."""
 
-    def __init__(self, servers: Sequence[Server], now: float) -> None:
-        self._ends = now + DEADLINE
-        self._attempts: Iterator[Attempt] = (
-            Attempt(server, False, patience) for patience in PATIENCE for server in servers
-        )
+    def __init__(self, servers: Sequence[Server], dead: Sequence[Server], begun: float) -> None:
+        self._ends = begun + DEADLINE
+        self._attempts = self._in_rounds(servers, dead)
         self._useless: set[Server] = set()
+        next(self._attempts, None)
+
+    @staticmethod
+    def _in_rounds(servers: Sequence[Server], dead: Sequence[Server]) -> Iterator[Attempt]:
+        """A dead server is asked once, after the others: nobody waits for it twice."""
+        alone = len(dead) == len(servers)
+        for number, patience in enumerate(PATIENCE):
+            for server in servers:
+                if server not in dead or alone or number == 0:
+                    yield Attempt(server, patience)
 
     def next(self, now: float) -> Attempt | None:
         """The next attempt, or None when there is no use in going on."""
+        left = self._ends - now
+        if left <= 0:
+            return None
         for attempt in self._attempts:
-            left = self._ends - now
-            if left <= 0:
-                return None
             if attempt.server not in self._useless:
-                return Attempt(attempt.server, False, min(attempt.patience, left))
+                return Attempt(attempt.server, min(attempt.patience, left))
         return None
 
-    def over_tcp(self, server: Server, now: float) -> Attempt:
-        """The same server once more, over TCP."""
-        return Attempt(server, True, max(min(TCP_PATIENCE, self._ends - now), 0.1))
+    def left(self, now: float) -> float:
+        """Seconds to the deadline."""
+        return max(self._ends - now, 0.0)
 
     def failed(self, server: Server) -> None:
         """This server cannot be reached at all, or said that it will not answer: it is not asked again."""
         self._useless.add(server)
 
-    def judge(self, rcode: int, truncated: bool, tcp: bool) -> Verdict:
-        """What to do with a reply that can be read."""
-        if truncated and not tcp:
-            return Verdict.OVER_TCP
-        return Verdict.ANSWER if rcode in (NOERROR, NXDOMAIN) else Verdict.ANOTHER
+
+def judge(rcode: int, truncated: bool, transport: Transport, stream: bool) -> Verdict:
+    """What to do with a reply that can be read."""
+    if not truncated and rcode in (NOERROR, NXDOMAIN):
+        return Verdict.ANSWER
+    if (truncated or rcode == BADCOOKIE) and transport is Transport.PLAIN and not stream:
+        return Verdict.OVER_TCP
+    return Verdict.ANOTHER

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from splitwgd.config import Config
 from splitwgd.diff import Diff, Put, Remove
+from splitwgd.elements import Elements
 from splitwgd.errors import KernelError, MachineError, SplitwgError
 from splitwgd.netlink import Netlink, has_ipv6, is_strict
 from splitwgd.nft import Nft
@@ -27,11 +28,12 @@ from splitwgd.objects import (
     PeerState,
     Route,
     Rule,
+    Surroundings,
     Table,
 )
 from splitwgd.plan import Facts, Plan
 from splitwgd.ruleset import TABLE
-from splitwgd.transaction import insert_text, read_table, table_text
+from splitwgd.transaction import read_table, table_text
 from splitwgd.uapi import Uapi
 from splitwgd.wireguard import KernelWireGuard
 
@@ -52,12 +54,18 @@ class Kernel:
 
     def __init__(self) -> None:
         self._nft = Nft()
+        self._elements = Elements(TABLE)
         self._netlink = Netlink()
         self._kernel_wireguard = KernelWireGuard()
         self._uapi = Uapi()
 
     def close(self) -> None:
         self._netlink.close()
+        self._elements.close()
+
+    def surroundings(self) -> Surroundings:
+        """This machine's addresses, gateways and links."""
+        return self._netlink.surroundings()
 
     def facts(self, config: Config, down: frozenset[str]) -> Facts:
         """What a plan has to know of this machine."""
@@ -78,18 +86,19 @@ class Kernel:
         strict = frozenset(link for link in links if is_strict(link))
         return Facts(min((mtu for mtu in mtus if mtu), default=1500), families, strict, adopted, down, broken)
 
-    def observe(self, config: Config | None) -> Observed:
-        """What is there now. Without a configuration: what a teardown has to find."""
+    def observe(self, config: Config | None, elements: bool = False) -> Observed:
+        """What is there now. Without a configuration: what a teardown has to find. elements: learned ones too,
+        of which there may be many."""
         links = {tunnel.link for tunnel in config.tunnels} if config else set()
         objects = self._netlink.observe(links)
-        table, elements = read_table(self._nft.list_table(TABLE))
+        table, learned = read_table(self._nft.list_table(TABLE, elements))
         if table is not None:
             objects.append(table)
         ours = {obj.name for obj in objects if isinstance(obj, Link)}
         objects += [self._device(link, config) for link in ours]
         if config is not None:
             objects += self._outer_marks(links - ours, config.routing.direct)
-        return Observed(Plan.of(objects), tuple(elements))
+        return Observed(Plan.of(objects), tuple(learned))
 
     def _device(self, link: str, config: Config | None) -> Object:
         try:
@@ -145,7 +154,7 @@ class Kernel:
 
     def insert(self, elements: list[Element]) -> None:
         """Puts elements into their sets."""
-        self._nft.run(insert_text(elements))
+        self._elements.put(elements)
 
     def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
         """Deletes the conntrack entries to these addresses that bear the mark."""

@@ -5,120 +5,249 @@ Mirrors what the kernel acknowledged; `now` is the caller's clock in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from splitwgd.names import Name, NameProblem, parse_name, to_text
-from splitwgd.objects import Element, Ip
+from splitwgd.objects import Element
+from splitwgd.svcb import Address
 
-Place = tuple[str, Ip]  # (set, address)
+Place = tuple[str, Address]  # (set, address)
 COMMENT_LIMIT = 110  # bytes; the kernel takes 128 with its zero (NFTNL_UDATA_COMMENT_MAXLEN)
 _MORE = "+"
+_DAY = 64.0  # seconds that share a page of the calendar
 
 
 @dataclass(slots=True)
 class Holding:
-    """Who holds an address. `strangers`: names that are no longer known, as after a restart."""
+    """Who holds an address. until: when its element ends. comment: what the element says of its names.
+    promised: until when somebody may still believe an answer with it. strangers: whether names hold it that
+    are no longer known, as after a restart."""
 
     until: float
-    names: set[Name] = field(default_factory=set)
+    comment: str
+    promised: float = 0.0
+    names: dict[Name, None] = field(default_factory=dict)
     strangers: bool = False
 
 
-def may_enter(address: Ip) -> bool:
-    """Whether an answer may put this into a set: what never leaves this machine or its link may not."""
-    stays = address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local
-    return not stays
+@dataclass(slots=True)
+class Grant:
+    """What must be in the kernel before an answer may be given: for places that are `new` there, and for
+    those that have to be `renewed`."""
+
+    name: Name
+    places: tuple[Place, ...]
+    ttl: float
+    new: list[Element] = field(default_factory=list)
+    renewed: list[Element] = field(default_factory=list)
 
 
 class Ledger:
-    """address -> holding, for every set."""
+    """address -> holding, for every set.
 
-    def __init__(self, min_lifetime: float, slack: float) -> None:
+    slack: seconds by which an element outlives every answer that was given with its address. spare: seconds
+    on top, so that the next answer need not renew it at once.
+    """
+
+    def __init__(self, min_lifetime: float, slack: float, spare: float = 0.0) -> None:
         self.min_lifetime = min_lifetime
         self.slack = slack
+        self.spare = spare
         self._holdings: dict[Place, Holding] = {}
+        self._calendar: dict[int, list[Place]] = {}  # by the end of their life; pages may be out of date
+        self._sizes: Counter[str] = Counter()
+        self._of_name: dict[Name, int] = {}
 
     def __len__(self) -> int:
         return len(self._holdings)
 
-    def life(self, ttl: float) -> float:
-        """How long an address must stay after an answer with this TTL was given, in seconds."""
-        return max(self.min_lifetime, ttl + self.slack)
+    def size(self, set_: str) -> int:
+        """How many addresses a set holds."""
+        return self._sizes[set_]
 
-    def wanted(self, name: Name, places: Iterable[Place], ttl: float, now: float) -> list[Element]:
-        """The elements to write so that an answer with this TTL may be given. Changes nothing."""
-        elements = []
-        for place in dict.fromkeys(places):
+    def sizes(self) -> dict[str, int]:
+        """The same for all sets that hold any."""
+        return {set_: count for set_, count in sorted(self._sizes.items()) if count}
+
+    def held_by(self, name: Name) -> int:
+        """How many addresses a name holds."""
+        return self._of_name.get(name, 0)
+
+    def grant(self, name: Name, places: Iterable[Place], ttl: float, now: float) -> Grant:
+        """What to write so that an answer with this TTL may be given for the name. Changes nothing.
+
+        places: without doubles.
+        """
+        grant = Grant(name, tuple(places), ttl)
+        life = max(self.min_lifetime, ttl + self.slack)
+        for place in grant.places:
             known = self._holdings.get(place)
-            left = max(self.life(ttl), known.until - now if known else 0.0)
-            names = known.names | {name} if known else {name}
-            elements.append(Element(*place, _comment(names, bool(known and known.strangers)), left))
-        return elements
+            if known is None or known.until <= now:
+                set_, address = place
+                grant.new.append(Element(set_, address, _comment(name), life + self.spare))
+                continue
+            left = known.until - now
+            comment = known.comment if name in known.names else _with(known.comment, _comment(name))
+            if left < life or comment != known.comment:
+                grant.renewed.append(Element(*place, comment, max(life + self.spare, left)))
+        return grant
 
-    def record(self, name: Name, elements: Iterable[Element], now: float) -> None:
-        """The kernel acknowledged these for this name."""
-        for element in elements:
-            holding = self._holdings.setdefault((element.set, element.address), Holding(0.0))
-            holding.until = max(holding.until, now + element.seconds)
-            holding.names.add(name)
+    def record(self, grant: Grant, now: float) -> None:
+        """The kernel acknowledged this."""
+        for element in grant.new:
+            known = self._holdings.get((element.set, element.address))
+            if known is not None and known.until <= now:  # it had gone, and its names with it
+                self._forget((element.set, element.address))
+            self._live(element, now)
+        for element in grant.renewed:
+            self._live(element, now)
+        for place in grant.places:
+            holding = self._holdings[place]
+            holding.promised = max(holding.promised, now + grant.ttl)
+            self._hold(holding, grant.name)
+
+    def _hold(self, holding: Holding, name: Name) -> None:
+        if name not in holding.names:
+            holding.names[name] = None
+            self._of_name[name] = self._of_name.get(name, 0) + 1
 
     def restore(self, elements: Iterable[Element], now: float) -> None:
-        """Takes over what a former process left in the kernel; the comment tells whose it was."""
+        """Takes over what a former process left in the kernel; the comment tells whose it was.
+
+        What was promised nobody knows any more: all of it, then.
+        """
         for element in elements:
-            holding = self._holdings.setdefault((element.set, element.address), Holding(0.0))
-            holding.until = max(holding.until, now + element.seconds)
+            holding = self._live(element, now)
+            holding.promised = max(holding.promised, now + element.seconds - self.slack)
             for word in element.name.split():
                 try:
-                    holding.names.add(parse_name(word))
+                    self._hold(holding, parse_name(word))
                 except NameProblem:
                     holding.strangers = True
+
+    def _live(self, element: Element, now: float) -> Holding:
+        place, until = (element.set, element.address), now + element.seconds
+        holding = self._holdings.get(place)
+        if holding is None:
+            holding = self._holdings[place] = Holding(until, element.name)
+            self._sizes[place[0]] += 1
+        else:
+            for word in element.name.split():  # others may have written in the same turn
+                holding.comment = _with(holding.comment, word)
+            if until <= holding.until:
+                return holding
+        holding.until = until
+        page = int(until // _DAY)
+        if page not in self._calendar:
+            self._calendar[page] = []
+        self._calendar[page].append(place)
+        return holding
+
+    def holds(self, places: Iterable[Place], until: float) -> bool:
+        """Whether all of these live until then."""
+        return all((held := self._holdings.get(place)) is not None and held.until >= until for place in places)
 
     def release(self, stays: Callable[[Name, str], bool]) -> list[Place]:
         """Takes away the names that `stays(name, set)` denies; returns the addresses that nobody holds now."""
         free = []
         for place, holding in list(self._holdings.items()):
-            gone = {name for name in holding.names if not stays(name, place[0])}
-            holding.names -= gone
-            if gone and not holding.names and not holding.strangers:
-                del self._holdings[place]
+            gone = [name for name in holding.names if not stays(name, place[0])]
+            if not gone:
+                continue
+            if len(gone) == len(holding.names) and not holding.strangers:
+                self._forget(place)
                 free.append(place)
+                continue
+            for name in gone:
+                del holding.names[name]
+                self._let_go(name)
         return free
+
+    def _forget(self, place: Place) -> None:
+        holding = self._holdings.pop(place)
+        self._sizes[place[0]] -= 1
+        for name in holding.names:
+            self._let_go(name)
+
+    def _let_go(self, name: Name) -> None:
+        self._of_name[name] -= 1
+        if not self._of_name[name]:
+            del self._of_name[name]
 
     def expire(self, now: float) -> None:
         """Forgets what the kernel has let go."""
-        self._holdings = {place: holding for place, holding in self._holdings.items() if holding.until > now}
+        for page in sorted(page for page in self._calendar if (page + 1) * _DAY <= now):
+            for place in self._calendar.pop(page):
+                holding = self._holdings.get(place)
+                if holding is not None and holding.until <= now:
+                    self._forget(place)
 
-    def elements(self, now: float) -> list[Element]:
-        """Everything that lives, as it should stand in the sets."""
+    def victims(
+        self, set_: str, count: int, now: float, name: Name | None = None, spared: Container[Place] = ()
+    ) -> list[Place]:
+        """So many addresses (or fewer, where there are not so many) that can go: those that end first, and none
+        that is still promised or spared. set_: of this one, or of any if empty. name: only what it alone holds."""
+        found: dict[Place, None] = {}
+        for page in sorted(self._calendar):
+            for place in self._calendar[page]:
+                holding = self._holdings.get(place)
+                if holding is None or holding.promised > now or int(holding.until // _DAY) != page:
+                    continue
+                if set_ and place[0] != set_ or place in spared:
+                    continue
+                if name is None or list(holding.names) == [name]:
+                    found[place] = None
+                    if len(found) >= count:
+                        return list(found)
+        return list(found)
+
+    def evict(self, places: Iterable[Place]) -> None:
+        """They are out of their sets."""
+        for place in places:
+            if place in self._holdings:
+                self._forget(place)
+
+    def places(self) -> set[Place]:
+        """Every address in every set."""
+        return set(self._holdings)
+
+    def elements(self, now: float, places: Iterable[Place] | None = None) -> list[Element]:
+        """Everything that lives (of these places), as it should stand in the sets."""
         return [
-            Element(*place, _comment(holding.names, holding.strangers), holding.until - now)
-            for place, holding in self._holdings.items()
-            if holding.until - now >= 1
+            Element(*place, holding.comment, holding.until - now)
+            for place in (self._holdings if places is None else places)
+            if (holding := self._holdings.get(place)) is not None and holding.until - now >= 1
         ]
 
 
 def merged(elements: Iterable[Element]) -> list[Element]:
     """One element for each place: with the longest life, and with the names of all."""
-    lives: dict[Place, float] = {}
-    words: dict[Place, set[str]] = {}
+    found: dict[Place, Element] = {}
     for element in elements:
         place = (element.set, element.address)
-        lives[place] = max(lives.get(place, 0.0), element.seconds)
-        words.setdefault(place, set()).update(element.name.split())
-    return [Element(*place, _fitted(words[place]), life) for place, life in lives.items()]
+        other = found.get(place)
+        if other is not None:
+            comment = other.name
+            for word in element.name.split():
+                comment = _with(comment, word)
+            element = Element(*place, comment, max(other.seconds, element.seconds))
+        found[place] = element
+    return list(found.values())
 
 
-def _comment(names: set[Name], strangers: bool) -> str:
-    return _fitted({to_text(name) for name in names} | ({_MORE} if strangers else set()))
+def _comment(name: Name) -> str:
+    text = to_text(name)
+    return text if len(text) + 1 + len(_MORE) <= COMMENT_LIMIT else _MORE
 
 
-def _fitted(words: set[str]) -> str:
-    """The names, as many as a comment holds, and a sign if there are more."""
-    comment, more = "", _MORE in words
-    for word in sorted(words - {_MORE}):
-        if len(comment) + len(word) + 2 + len(_MORE) > COMMENT_LIMIT:
-            more = True
-            break
-        comment += f"{word} "
-    return (comment + _MORE if more else comment).strip()
+def _with(comment: str, name: str) -> str:
+    """The comment with one more name, or with a sign that there are more than it can hold."""
+    words = comment.split()
+    if _MORE in words or name in words:
+        return comment
+    longer = f"{comment} {name}" if comment else name
+    if name != _MORE and len(longer) + 1 + len(_MORE) <= COMMENT_LIMIT:
+        return longer
+    return f"{comment} {_MORE}" if comment else _MORE

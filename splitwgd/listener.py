@@ -8,11 +8,11 @@ import asyncio
 import errno
 import logging
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from splitwgd.connection import Connection, Crowd
 from splitwgd.errors import MachineError
 from splitwgd.holder import holder_of
 from splitwgd.netlink import has_ipv6
@@ -22,9 +22,6 @@ log = logging.getLogger("splitwgd.dns")
 DNS_PORT = 53
 _DRAIN = 64  # datagrams in one turn of the loop, so that timers and upstreams get theirs
 _UDP_MOST = 4096  # bytes of a question; a longer one is cut, and then does not parse
-_CONNECTIONS = 256
-_IDLE = 10.0  # seconds; RFC 7766 §6.2.3 asks for "a few"
-_PIPELINED = 128  # questions of one connection that wait for their answers
 
 
 class Client(Protocol):
@@ -34,6 +31,9 @@ class Client(Protocol):
 
     def send(self, reply: bytes) -> None:
         """Sends it, or drops it when the client is gone."""
+
+    def hang_up(self) -> None:
+        """It gets no answer to what it sent, because that deserves none."""
 
 
 Take = Callable[[bytes, Client], None]
@@ -53,6 +53,9 @@ class _Datagram:
         except OSError:
             pass  # the client is gone, or its buffer is full: it asks again
 
+    def hang_up(self) -> None:
+        pass
+
 
 @dataclass
 class _Door:
@@ -64,13 +67,16 @@ class _Door:
 
 
 class Listener:
-    """The open sockets. `take` is called with each message and its client."""
+    """The open sockets. `take` is called with each message and its client, but for those whose reply is `ready`:
+    by the bytes after the id, and without an id itself."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, ready: dict[bytes, bytes]) -> None:
         self.loop = loop
+        self.ready = ready
+        self.given = 0  # ready replies
         self.take: Take | None = None
         self._doors: dict[Ip, _Door] = {}
-        self.connections: set[_Connection] = set()
+        self.crowd = Crowd(loop, self._take)
 
     def bind(self, addresses: tuple[Ip, ...]) -> None:
         """Opens what is missing; questions wait in the sockets until `start`. Raises MachineError, and then
@@ -97,18 +103,28 @@ class Listener:
         for door in self._doors.values():
             if door.server is None:
                 self.loop.add_reader(door.datagrams.fileno(), self._drain, door.datagrams)
-                door.server = await self.loop.create_server(lambda: _Connection(self), sock=door.streams)
+                door.server = await self.loop.create_server(lambda: Connection(self.crowd), sock=door.streams)
 
     def keep_only(self, addresses: tuple[Ip, ...]) -> None:
         """Closes the doors at other addresses."""
         for address in [address for address in self._doors if address not in addresses]:
             self._close(self._doors.pop(address))
 
+    def _take(self, data: bytes, client: Client) -> None:
+        assert self.take is not None
+        self.take(data, client)
+
     def _drain(self, sock: socket.socket) -> None:
         assert self.take is not None
+        receive, send, ready = sock.recvfrom, sock.sendto, self.ready.get
         for _ in range(_DRAIN):
             try:
-                data, address = sock.recvfrom(_UDP_MOST)
+                data, address = receive(_UDP_MOST)
+                reply = ready(data[2:])
+                if reply is not None:
+                    self.given += 1
+                    send(data[:2] + reply, address)
+                    continue
             except BlockingIOError:
                 return
             except OSError:
@@ -125,8 +141,7 @@ class Listener:
     def close(self) -> None:
         """Closes every socket and connection."""
         self.keep_only(())
-        for connection in list(self.connections):
-            connection.hang_up()
+        self.crowd.close()
 
 
 def _bound(address: Ip, kind: socket.SocketKind) -> socket.socket:
@@ -144,64 +159,6 @@ def _bound(address: Ip, kind: socket.SocketKind) -> socket.socket:
         sock.close()
         raise _explained(error, address, kind) from error
     return sock
-
-
-class _Connection(asyncio.Protocol):
-    """One TCP client. Questions may be pipelined, and are answered as they become ready (RFC 7766 §6.2.1.1)."""
-
-    stream = True
-
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
-        self.transport: asyncio.Transport | None = None
-        self.buffer = bytearray()
-        self.waiting = 0
-        self.idle: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        if len(self.listener.connections) >= _CONNECTIONS:
-            transport.abort()
-            return
-        self.listener.connections.add(self)
-        self._rest()
-
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        while len(self.buffer) >= 2:
-            length = int.from_bytes(self.buffer[:2], "big")
-            if len(self.buffer) < 2 + length:
-                break
-            message = bytes(self.buffer[2 : 2 + length])
-            del self.buffer[: 2 + length]
-            self.waiting += 1
-            # Only a whole question earns more time: who sends byte by byte is cut off all the same.
-            self._rest()
-            assert self.listener.take is not None
-            self.listener.take(message, self)
-        if self.waiting > _PIPELINED:
-            self.hang_up()
-
-    def send(self, reply: bytes) -> None:
-        self.waiting -= 1
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(struct.pack("!H", len(reply)) + reply)
-            self._rest()
-
-    def _rest(self) -> None:
-        if self.idle is not None:
-            self.idle.cancel()
-        self.idle = self.listener.loop.call_later(_IDLE, self.hang_up)
-
-    def hang_up(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.listener.connections.discard(self)
-        if self.idle is not None:
-            self.idle.cancel()
 
 
 def _explained(error: OSError, address: Ip, kind: socket.SocketKind) -> MachineError:

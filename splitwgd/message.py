@@ -13,15 +13,22 @@ from splitwgd.errors import MessageError
 from splitwgd.names import Name
 
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
-A, CNAME, SOA, AAAA, OPT, SVCB, HTTPS = 1, 5, 6, 28, 41, 64, 65
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS, BADCOOKIE = 0, 1, 2, 3, 4, 5, 16, 23
+A, CNAME, SOA, DNAME, AAAA, OPT, RRSIG, SVCB, HTTPS = 1, 5, 6, 39, 28, 41, 46, 64, 65
+IXFR, AXFR, ANY = 251, 252, 255
+# Questions for more than a record set, or for what is no data at all (RFC 6895 §3.1): not a forwarder's to pass on.
+# (OPT, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA)
+META_TYPES = frozenset({OPT, 249, 250, IXFR, AXFR, 253, 254})
 IN = 1
 HEADER = struct.Struct("!HHHHHH")
 # The fixed part of a record after its owner: type, class, TTL, length (RFC 1035 §3.2.1).
 RECORD = struct.Struct("!HHIH")
 # DNS flag day 2020 and RFC 9715: what surely fits without fragments.
 UDP_SIZE = 1232
+COOKIE, EXTENDED_ERROR = 10, 15  # EDNS options (RFC 7873, RFC 8914)
 _DO = 0x8000
+_KEY_ENDS = (b"\0", b"\1", b"\2", b"\3")  # what else an answer depends on: the bits DO and CD
+_TYPE_AND_CLASS = struct.Struct("!HH")
 
 
 class BadQuery(MessageError):
@@ -32,7 +39,7 @@ class BadQuery(MessageError):
         self.reply = reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Query:
     """A question as it came in.
 
@@ -51,57 +58,77 @@ class Query:
     dnssec_ok: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Why:
+    """An extended error (RFC 8914): a code of its registry, and a sentence for whoever runs dig."""
+
+    code: int
+    text: str
+
+
 def read_query(data: bytes) -> Query:
     """The question in these bytes. Raises BadQuery for anything that is not one that we forward."""
     if len(data) < 12:
         raise BadQuery("shorter than a header", None)
     ident, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
-    if flags & QR:
-        raise BadQuery("a reply, not a question", None)  # answering it could start a loop
-    if flags & 0x7800:
-        raise BadQuery("an opcode other than QUERY", _bare(ident, flags, NOTIMP))
-    if questions != 1:
-        raise BadQuery("not one question", _bare(ident, flags, FORMERR))  # RFC 9619
+    if flags & 0xF800 or questions != 1:
+        raise _refusal(ident, flags)
     try:
-        end = _end_of_question_name(data)
-        qtype, qclass = struct.unpack_from("!HH", data, end)
-        position = end + 4
-        opt = None
-        for place in range(answers + authorities + additionals):
-            position, record_type, start = _next_record(data, position)
-            if record_type == OPT and place >= answers + authorities:
-                if opt is not None:
-                    raise MessageError("two OPT records")
-                opt = start
-        if position != len(data):
-            raise MessageError("bytes after the last record")
+        end = 12
+        while length := data[end]:
+            if length > 63:
+                raise MessageError("a question's name that is compressed or has a long label")
+            end += 1 + length
+        end += 1
+        if end > 12 + 255:
+            raise MessageError("a name longer than 255 bytes")
+        qtype, qclass = _TYPE_AND_CLASS.unpack_from(data, end)
+        opt, size, dnssec_ok, extended = 0, 512, False, 0
+        if answers or authorities or additionals or len(data) != end + 4:
+            opt = _find_opt(data, end + 4, answers + authorities, additionals)
+            if opt:
+                _, size, extended, _ = RECORD.unpack_from(data, opt)
+                dnssec_ok = extended & _DO != 0
     except (MessageError, struct.error, IndexError) as error:
         raise BadQuery(str(error), _bare(ident, flags, FORMERR)) from error
     question = data[12 : end + 4]
     name = data[12:end].lower()
-    size, dnssec_ok = 512, False
-    if opt is not None:
-        _, size, extended, _ = RECORD.unpack_from(data, opt)
-        dnssec_ok = bool(extended & _DO)
-        if extended >> 16 & 0xFF:
-            query = Query(ident, flags, question, name, qtype, b"", True, size, dnssec_ok)
-            raise BadQuery("an EDNS version that nobody knows", error_reply(query, BADVERS))
-    key = b"%b%b%c" % (name, question[-4:], (dnssec_ok << 1) | bool(flags & CD))
-    query = Query(ident, flags, question, name, qtype, key, opt is not None, max(size, 512), dnssec_ok)
-    if qclass != IN:
-        raise BadQuery("a class other than IN", error_reply(query, REFUSED))
+    key = name + question[-4:] + _KEY_ENDS[(2 if dnssec_ok else 0) + (1 if flags & CD else 0)]
+    query = Query(ident, flags, question, name, qtype, key, opt > 0, size if size > 512 else 512, dnssec_ok)
+    if qclass != IN or extended & 0xFF0000 or qtype in META_TYPES:
+        raise _not_ours(query, qclass, extended)
     return query
 
 
-def _end_of_question_name(data: bytes) -> int:
-    position = 12
-    while length := data[position]:
-        if length > 63:
-            raise MessageError("a question's name that is compressed or has a long label")
-        position += 1 + length
-    if position - 11 > 255:
-        raise MessageError("a name longer than 255 bytes")
-    return position + 1
+def _refusal(ident: int, flags: int) -> BadQuery:
+    if flags & QR:
+        return BadQuery("a reply, not a question", None)  # answering it could start a loop
+    if flags & 0x7800:
+        return BadQuery("an opcode other than QUERY", _bare(ident, flags, NOTIMP))
+    return BadQuery("not one question", _bare(ident, flags, FORMERR))  # RFC 9619
+
+
+def _not_ours(query: Query, qclass: int, extended: int) -> BadQuery:
+    if extended & 0xFF0000:
+        return BadQuery("an EDNS version that nobody knows", error_reply(query, BADVERS))
+    if qclass != IN:
+        return BadQuery("a class other than IN", error_reply(query, REFUSED))
+    return BadQuery("a zone transfer or a type that is no data", error_reply(query, REFUSED))
+
+
+def _find_opt(data: bytes, position: int, before: int, additionals: int) -> int:
+    """The position of the fixed part of the OPT record, 0 where there is none. Raises on what is no message."""
+    opt = 0
+    for place in range(before + additionals):
+        begin = position
+        position, record_type, start = _next_record(data, begin)
+        if record_type == OPT:
+            if place < before or opt or start != begin + 1:
+                raise MessageError("an OPT record that is not alone, not additional or not at the root")
+            opt = start
+    if position != len(data):
+        raise MessageError("bytes after the last record")
+    return opt
 
 
 def skip_name(data: bytes, position: int) -> int:
@@ -130,43 +157,76 @@ def _bare(ident: int, flags: int, rcode: int) -> bytes:
     return HEADER.pack(ident, QR | (flags & (0x7800 | RD)) | rcode, 0, 0, 0, 0)
 
 
-def upstream_query(query: Query, ident: int) -> bytes:
-    """The same question in our own words: a fresh id, RD, an OPT of our own (RFC 6891 §6.1.1, hop by hop)."""
-    flags = RD | (query.flags & (AD | CD))
-    return HEADER.pack(ident, flags, 1, 0, 0, 1) + query.question + _opt(query.dnssec_ok)
+def upstream_query(query: Query, ident: int, question: bytes, options: bytes | None = b"") -> bytes:
+    """The same question in our own words: a fresh id, RD, an OPT of our own (RFC 6891 §6.1.1, hop by hop).
+
+    question: its question section, perhaps in another case. options: of the OPT record, None to do without one.
+    """
+    # AD: tell us what you have validated (RFC 6840 §5.7); who did not ask for it does not get it from us.
+    flags = RD | AD | (query.flags & CD)
+    if options is None:
+        return HEADER.pack(ident, flags, 1, 0, 0, 0) + question
+    return HEADER.pack(ident, flags, 1, 0, 0, 1) + question + _opt(query.dnssec_ok, 0, options)
 
 
 def question_for(name: Name, qtype: int) -> Query:
     """A question of our own, as if a client had asked it."""
-    question = name + struct.pack("!HH", qtype, IN)
-    return Query(0, RD, question, name, qtype, question + b"\0", True, UDP_SIZE, False)
+    question = name + _TYPE_AND_CLASS.pack(qtype, IN)
+    return Query(0, RD, question, name, qtype, question + _KEY_ENDS[0], True, UDP_SIZE, False)
 
 
-def _opt(dnssec_ok: bool, rcode: int = 0) -> bytes:
-    return b"\0" + RECORD.pack(OPT, UDP_SIZE, (rcode >> 4) << 24 | (_DO if dnssec_ok else 0), 0)
+def _opt(dnssec_ok: bool, rcode: int = 0, options: bytes = b"") -> bytes:
+    if not rcode and not options:
+        return _PLAIN_OPT[dnssec_ok]
+    return b"\0" + RECORD.pack(OPT, UDP_SIZE, (rcode >> 4) << 24 | (_DO if dnssec_ok else 0), len(options)) + options
 
 
-def error_reply(query: Query, rcode: int) -> bytes:
+_PLAIN_OPT = tuple(b"\0" + RECORD.pack(OPT, UDP_SIZE, do, 0) for do in (0, _DO))
+
+
+def option(code: int, value: bytes) -> bytes:
+    """An EDNS option (RFC 6891 §6.1.2)."""
+    return _TYPE_AND_CLASS.pack(code, len(value)) + value
+
+
+def _explanation(why: Why | None) -> bytes:
+    return option(EXTENDED_ERROR, struct.pack("!H", why.code) + why.text.encode()) if why else b""
+
+
+def error_reply(query: Query, rcode: int, why: Why | None = None) -> bytes:
     """A reply without records."""
     flags = QR | RA | (query.flags & (RD | CD)) | (rcode & 0xF)
     head = HEADER.pack(query.id, flags, 1, 0, 0, 1 if query.edns else 0)
-    return head + query.question + (_opt(query.dnssec_ok, rcode) if query.edns else b"")
+    return head + query.question + (_opt(query.dnssec_ok, rcode, _explanation(why)) if query.edns else b"")
 
 
-def fit_reply(query: Query, body: bytearray, stream: bool) -> bytes:
-    """`body` (a whole reply without OPT) for this sender: its id, its case, its OPT, its size.
+@dataclass(slots=True)
+class Body:
+    """What a reply says to everybody alike: its flags and its records, without question and OPT.
+
+    Positions in `records` count from the end of the question; names in it may point back into the question.
+    """
+
+    flags: int
+    answers: int
+    authorities: int
+    records: bytes
+
+
+def fit_reply(query: Query, body: Body, stream: bool, why: Why | None = None) -> bytes:
+    """A reply for this sender: its id, its case, its OPT, its size.
 
     What is too long becomes an empty reply with TC (RFC 2181 §9): who asked by UDP comes back by TCP.
     """
-    flags = int.from_bytes(body[2:4], "big") & ~(RD | CD) | (query.flags & (RD | CD)) | RA
-    if not query.dnssec_ok and not query.flags & AD:
+    asked = query.flags
+    flags = body.flags & ~(RD | CD) | (asked & (RD | CD)) | RA
+    opt, additionals = b"", 0
+    if query.edns:
+        opt, additionals = _opt(query.dnssec_ok, 0, _explanation(why)), 1
+    if not query.dnssec_ok and not asked & AD:
         flags &= ~AD  # RFC 6840 §5.8
-    opt = _opt(query.dnssec_ok) if query.edns else b""
-    if len(body) + len(opt) > (0xFFFF if stream else min(query.udp_size, UDP_SIZE)):
-        head = HEADER.pack(query.id, flags | TC, 1, 0, 0, 1 if opt else 0)
-        return head + query.question + opt
-    struct.pack_into("!HH", body, 0, query.id, flags)
-    body[12 : 12 + len(query.question)] = query.question
-    if opt:
-        struct.pack_into("!H", body, 10, int.from_bytes(body[10:12], "big") + 1)
-    return bytes(body) + opt
+    length = 12 + len(query.question) + len(body.records) + len(opt)
+    if length > (0xFFFF if stream else min(query.udp_size, UDP_SIZE)):
+        return HEADER.pack(query.id, flags | TC, 1, 0, 0, additionals) + query.question + opt
+    head = HEADER.pack(query.id, flags, 1, body.answers, body.authorities, additionals)
+    return head + query.question + body.records + opt

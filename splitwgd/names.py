@@ -115,15 +115,19 @@ def to_text(name: Name) -> str:
     """
     labels = []
     position = 0
-    while name[position]:
-        end = position + 1 + name[position]
-        label = name[position + 1 : end]
-        labels.append("".join(chr(byte) if byte in _TEXT_BYTES else f"\\{byte:03d}" for byte in label))
-        position = end
-    return ".".join(labels) or "."
+    while length := name[position]:
+        labels.append(name[position + 1 : position + 1 + length])
+        position += 1 + length
+    if not b"".join(labels).translate(None, _TEXT_BYTES):
+        return b".".join(labels).decode() or "."
+    return ".".join(map(_escaped, labels))
 
 
-_TEXT_BYTES = _LABEL_BYTES | frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_TEXT_BYTES = bytes(_LABEL_BYTES) + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _escaped(label: bytes) -> str:
+    return "".join(chr(byte) if byte in _TEXT_BYTES else f"\\{byte:03d}" for byte in label)
 
 
 def tails(name: Name) -> Iterator[Name]:

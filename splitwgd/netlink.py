@@ -16,7 +16,7 @@ from pyroute2 import IPRoute, NFCTSocket
 from pyroute2.netlink.exceptions import NetlinkError
 
 from splitwgd.errors import KernelError, MachineError
-from splitwgd.objects import Interface, Ip, Link, LooseReversePath, Object, Route, Rule
+from splitwgd.objects import Interface, Ip, Link, LooseReversePath, Object, Route, Rule, Surroundings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,6 +80,19 @@ class Netlink:
     def is_up(self, link: str) -> bool:
         found = self._get_link(link)
         return found is not None and bool(found["flags"] & _UP)
+
+    @_translated
+    def surroundings(self) -> Surroundings:
+        """This machine's addresses, its gateways' and its links."""
+        texts = [message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in self._ip.get_addr()]
+        for family in _FAMILIES.values():
+            for route in self._ip.get_default_routes(family=family):
+                hops = [route, *(route.get_attr("RTA_MULTIPATH") or ())]
+                texts += [hop.get_attr("RTA_GATEWAY") for hop in hops]
+        links = [
+            (link["index"], link.get_attr("IFLA_IFNAME"), bool(link["flags"] & _UP)) for link in self._ip.get_links()
+        ]
+        return Surroundings(frozenset(ip_address(text).packed for text in texts if text), frozenset(links))
 
     def uplink_mtu(self, endpoint: Ip | None, mark: int) -> int | None:
         """The MTU of the link by which our outer packets leave, or None without a route."""

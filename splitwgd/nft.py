@@ -28,16 +28,30 @@ class Nft:
         """One transaction: all of it or nothing. Raises KernelError with nft's own first words."""
         self._run(text)
 
-    def list_table(self, name: str) -> dict[str, Any]:
-        """`nft -j list table inet NAME`; empty when there is no such table."""
+    def list_table(self, name: str, elements: bool = True) -> dict[str, Any]:
+        """`nft -j list table inet NAME`; empty when there is no such table. elements: also those of the sets
+        that are no interval sets, which may be tens of thousands."""
+        self._context.set_terse_output(not elements)
         try:
             listing = json.loads(self._run(f"list table inet {name}"))
         except KernelError as error:
             if "No such file or directory" in str(error):
                 return {}
             raise
+        finally:
+            self._context.set_terse_output(False)
         assert isinstance(listing, dict)
+        for item in listing["nftables"] if not elements else ():
+            if "interval" in item.get("set", {}).get("flags", ()):
+                item["set"] = self._list_set(name, item["set"]["name"]) or item["set"]
         return listing
+
+    def _list_set(self, table: str, name: str) -> dict[str, Any] | None:
+        try:
+            listing = json.loads(self._run(f"list set inet {table} {name}"))
+        except KernelError:  # it has gone since
+            return None
+        return next((item["set"] for item in listing["nftables"] if "set" in item), None)
 
     def _run(self, text: str) -> str:
         status, output, error = self._context.cmd(text)

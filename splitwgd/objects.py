@@ -17,6 +17,7 @@ from ipaddress import (
     IPv6Network,
     collapse_addresses,
 )
+from typing import NamedTuple
 
 Ip = IPv4Address | IPv6Address
 Interface = IPv4Interface | IPv6Interface
@@ -221,14 +222,21 @@ class Table:
 Object = Table | Rule | Route | Link | LooseReversePath | OuterMark | Device
 
 
-@dataclass(frozen=True)
-class Element:
-    """An address in a set: the name that put it there, and for how many seconds it will stay."""
+class Element(NamedTuple):
+    """An address in a set, in network order: the name that put it there, and for how many seconds it stays."""
 
     set: str
-    address: Ip
+    address: bytes
     name: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where this machine is. addresses: its own and its gateways', in network order. links: (index, name, up)."""
+
+    addresses: frozenset[bytes] = frozenset()
+    links: frozenset[tuple[int, str, bool]] = frozenset()
 
 
 @dataclass(frozen=True)

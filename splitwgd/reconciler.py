@@ -18,10 +18,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 from splitwgd.config import Config
 from splitwgd.diff import Diff, compare, is_closing
 from splitwgd.errors import KernelError, SplitwgError
-from splitwgd.events import Events
+from splitwgd.events import Events, Heard
 from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
-from splitwgd.objects import Device, Endpoint, Ip, Object, PeerState, Table
+from splitwgd.objects import Device, Endpoint, Object, PeerState, Surroundings, Table
 from splitwgd.plan import Plan, make_plan
 
 log = logging.getLogger("splitwgd.kernel")
@@ -55,6 +55,7 @@ class Reconciler:
         self._stirred = asyncio.Event()
         self.heard: Callable[[], None] = lambda: None  # called when the network has changed
         self._events: Events | None = None
+        self._look_at_elements = False
 
     async def _run(self, step: Callable[Concatenate[Kernel, P], T], *arguments: P.args, **options: P.kwargs) -> T:
         """One blocking step, on the worker, where the hands live."""
@@ -74,7 +75,7 @@ class Reconciler:
         Raises KernelError or MachineError if it cannot even be closed; a tunnel that cannot be opened is
         tried again by `keep`.
         """
-        observed = await self._run(Kernel.observe, config)
+        observed = await self._run(Kernel.observe, config, elements=True)
         self.ledger.restore(observed.elements, self.loop.time())
         await self._apply(config)
 
@@ -92,10 +93,11 @@ class Reconciler:
         self._before = Plan.empty()
         await self._apply(config)
 
-    async def forget_flows(self, addresses: list[Ip], config: Config) -> None:
+    async def forget_flows(self, addresses: list[bytes], config: Config) -> None:
         """Ends what was tunneled to addresses that are tunneled no longer."""
-        for tunnel in config.tunnels if addresses else ():
-            await self._run(Kernel.forget_flows, addresses, tunnel.mark, config.routing.fwmask)
+        gone = [ip_address(address) for address in addresses]
+        for tunnel in config.tunnels if gone else ():
+            await self._run(Kernel.forget_flows, gone, tunnel.mark, config.routing.fwmask)
 
     async def take_down(self, links: frozenset[str]) -> None:
         """These links away (or back, when the set is empty); everything else stays closed."""
@@ -122,6 +124,20 @@ class Reconciler:
             except KernelError:
                 found[tunnel.link] = []
         return found
+
+    def endpoint_addresses(self, config: Config) -> set[bytes]:
+        """Where the peers are reached, as far as that is known; in network order."""
+        found = set()
+        for tunnel in config.tunnels:
+            for peer in tunnel.wireguard.peers:
+                target = self._target(tunnel.link, peer.public_key, peer.endpoint)
+                if target is not None:
+                    found.add(ip_address(target.host).packed)
+        return found
+
+    async def surroundings(self) -> Surroundings:
+        """This machine's addresses, gateways and links."""
+        return await self._run(Kernel.surroundings)
 
     async def difference(self) -> tuple[Observed, Diff]:
         """What the kernel holds, and what it lacks of the plan."""
@@ -171,7 +187,8 @@ class Reconciler:
             if not diff:
                 return
             log.debug("changes:\n%s", diff)
-            await self._run(Kernel.grow, diff, self.ledger.elements(self.loop.time()))
+            remake = any(isinstance(put.wanted, Table) for put in diff.grow)
+            await self._run(Kernel.grow, diff, self.ledger.elements(self.loop.time()) if remake else [])
             await self._run(Kernel.shrink, diff)
         observed = await self._run(Kernel.observe, config)
         if diff := compare(plan, observed.plan):
@@ -212,14 +229,15 @@ class Reconciler:
 
     # -- repair
 
-    def listen(self) -> None:
-        """From now on netlink events wake `keep`."""
-        self._events = Events()
+    def listen(self, unheard: int) -> None:
+        """From now on netlink events wake `keep`; not those of the socket with this netlink port."""
+        self._events = Events(unheard)
         for sock in self._events.sockets:
             self.loop.add_reader(sock.fileno(), self._hear, sock)
 
     def _hear(self, sock: socket.socket) -> None:
-        if self._events is not None and self._events.drain(sock):
+        if self._events is not None and (heard := self._events.drain(sock)):
+            self._look_at_elements = self._look_at_elements or heard is Heard.ELEMENTS
             self._stirred.set()
 
     async def keep(self) -> None:
@@ -255,8 +273,9 @@ class Reconciler:
             return False
         async with self._lock:
             # Before looking: what is acknowledged by now must be there then.
-            before = {(element.set, element.address) for element in self.ledger.elements(self.loop.time())}
-            observed = await self._run(Kernel.observe, config)
+            look, self._look_at_elements = self._look_at_elements, False
+            before = self.ledger.places() if look else set()
+            observed = await self._run(Kernel.observe, config, elements=look)
             lost = compare(await self._make_plan(config), observed.plan)
             missing = await self._put_back(before, observed)
         if missing:
@@ -278,7 +297,7 @@ class Reconciler:
         tables = (obj for obj in observed.plan.objects.values() if isinstance(obj, Table))
         sets = {set_.name for table in tables for set_ in table.sets}
         lost = {place for place in before - there if place[0] in sets}
-        missing = [e for e in self.ledger.elements(self.loop.time()) if (e.set, e.address) in lost]
+        missing = self.ledger.elements(self.loop.time(), lost)
         if missing:
             await self._run(Kernel.insert, missing)
         return len(missing)

@@ -10,7 +10,7 @@ from splitwgd.config import Config, Tunnel
 from splitwgd.objects import Chain, FilterRule, Interface, Ip, Network, Set, Table, collapsed
 
 TABLE = "wg_routing"
-SET_SIZE = 65_536
+SET_SIZE = 131_072
 # Hook priorities by number, as the kernel reports them (include/uapi/linux/netfilter_ipv4.h).
 MANGLE, DSTNAT_OUTPUT, FILTER, SRCNAT = -150, -100, 0, 100
 _FAMILY = {4: "ip", 6: "ip6"}
@@ -71,15 +71,15 @@ def _sets(config: Config) -> Iterable[Set]:
             yield Set(f"{tunnel.sets}_networks{family}", kind, frozenset({"interval"}), members=members)
 
 
-def _members(tunnel: Tunnel) -> Iterable[str]:
-    """A match for each of the tunnel's sets."""
+def _members(tunnel: Tunnel) -> Iterable[tuple[int, str]]:
+    """A match for each of the tunnel's sets, with its family."""
     for kind in ("domains", "networks"):
         for family, protocol in _FAMILY.items():
-            yield f"{protocol} daddr @{tunnel.sets}_{kind}{family}"
+            yield family, f"{protocol} daddr @{tunnel.sets}_{kind}{family}"
 
 
 def _to_tunnel(tunnel: Tunnel, bits: _Bits) -> Iterable[FilterRule]:
-    for match in _members(tunnel):
+    for _, match in _members(tunnel):
         yield _rule(f"{match} {bits.put_both(tunnel.mark)} counter", "into the tunnel")
 
 
@@ -102,9 +102,11 @@ def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: fro
     # Not only `ct state new`: a packet that conntrack calls invalid, or that belongs to a flow from before
     # its address was learned, would leave in clear.
     for tunnel in config.tunnels:
-        if tunnel.link in down:
-            for match in _members(tunnel):
+        for family, match in _members(tunnel):
+            if tunnel.link in down:
                 rules += _refused(match, "the tunnel is down")
+            elif not tunnel.wireguard.carries(family):
+                rules += _refused(match, f"the tunnel carries no IPv{family}")
         rules += _to_tunnel(tunnel, bits)
     return tuple(rules)
 
@@ -129,6 +131,7 @@ def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
         newcomer = f'iifname "{tunnel.link}" ct state new {bits.put(tunnel.mark, "ct")}'
         rules.append(_rule(newcomer, "who comes in by the tunnel is answered by the tunnel"))
         rules.append(_rule(f'iifname "{tunnel.link}" return', "from the tunnel"))
+    rules.append(_rule('iifname "lo" return', "from this machine to itself"))
     rules.append(_rule("fib daddr type local return", "to this machine itself"))
     rules += [
         _rule(f"{bits.has(t.mark, 'ct')} {bits.put(t.mark)} return", "a tunneled flow stays in the tunnel")
@@ -163,8 +166,10 @@ def _refuse(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
         # and packets that conntrack calls invalid pass it by; and link-local servers, see there.
         ours = braces([bits.direct, *(t.mark for t in config.tunnels)])
         for exempt in _not_bypassed(config):
-            match = f"meta mark & {bits.mask:#x} != {ours} fib daddr type != local {exempt}"
-            rules += _refused(f"{match}meta l4proto {{ tcp, udp }} th dport 53", "a question that would get past us")
+            # The port first: this chain sees every packet of the machine, and a look at the routes costs most.
+            port = f"meta l4proto {{ tcp, udp }} th dport 53 {exempt}"
+            match = f"{port}meta mark & {bits.mask:#x} != {ours} fib daddr type != local"
+            rules += _refused(match, "a question that would get past us")
     for tunnel in config.tunnels:
         # plan's route of last resort makes v6 packets reach the output hook where there is no v6 default
         # route; those that are not tunneled must fail as they would have failed without it.

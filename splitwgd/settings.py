@@ -6,11 +6,20 @@ hears of everything at once. What the keys mean is `config`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from splitwgd.errors import Problem
 from splitwgd.names import NameProblem
+
+
+class ValueProblem(ValueError):
+    """Why a text is no value for its key, and what to write instead."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what = what
+        self.remedy = remedy
 
 
 class Files(Protocol):
@@ -21,6 +30,23 @@ class Files(Protocol):
 
     def glob(self, pattern: str) -> list[str]:
         """The paths that match, sorted."""
+
+    def stamp(self, path: str) -> tuple[int, ...]:
+        """The size of a file, then what is another once it has been written; nothing where that cannot be said."""
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """The file's bytes in pieces of whole lines, small enough to be worked on in a millisecond. Raises OSError."""
+
+    def rest(self) -> None:
+        """Is called between the steps of long work, so that other threads come to their turn."""
+
+
+def read_if_any(files: Files, path: str) -> str:
+    """What stands in a file of the system's, with strange bytes replaced; nothing where it cannot be read."""
+    try:
+        return files.read(path).decode("utf-8-sig", "replace")
+    except OSError:
+        return ""
 
 
 class Settings:
@@ -80,7 +106,7 @@ class Settings:
             return None
         try:
             return parse(value)
-        except NameProblem as problem:
+        except (NameProblem, ValueProblem) as problem:
             self.problem(key, f"= {value!r}: {problem.what}", problem.remedy)
         except ValueError as error:
             self.problem(key, f"= {value!r}: {error}", f"write {wanted}")
@@ -90,13 +116,28 @@ class Settings:
         """What stands in a file that the key names, or None."""
         try:
             return self.files.read(path).decode("utf-8-sig")
-        except OSError as error:
-            self.problem(key, f"{path} cannot be read ({error.strerror})", remedy)
-        except UnicodeDecodeError as error:
-            self.problem(key, f"{path} is not UTF-8 (byte {error.start})", "save it as UTF-8")
-        except ValueError:
-            self.problem(key, f"{path!r} is no path", remedy)
+        except (OSError, ValueError) as error:
+            self._unreadable(error, path, key, remedy)
         return None
+
+    def pieces(self, path: str, key: str, remedy: str) -> Iterator[str]:
+        """The same in pieces of whole lines, up to what cannot be read, with a rest after each."""
+        read = 0
+        try:
+            for piece in self.files.pieces(path):
+                yield piece.decode("utf-8" if read else "utf-8-sig")
+                read += len(piece)
+                self.files.rest()
+        except (OSError, ValueError) as error:
+            self._unreadable(error, path, key, remedy, read)
+
+    def _unreadable(self, error: OSError | ValueError, path: str, key: str, remedy: str, read: int = 0) -> None:
+        if isinstance(error, OSError):
+            self.problem(key, f"{path} cannot be read ({error.strerror})", remedy)
+        elif isinstance(error, UnicodeDecodeError):
+            self.problem(key, f"{path} is not UTF-8 (byte {read + error.start})", "save it as UTF-8")
+        else:
+            self.problem(key, f"{path!r} is no path", remedy)
 
     def matches(self, pattern: str, key: str) -> list[str]:
         """The files that a pattern with stars matches."""

@@ -6,7 +6,6 @@ Words and numbers only; the same value is printed for people and as JSON.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,10 +26,10 @@ def make_status(
     lacking: Diff,
     states: Mapping[str, list[PeerState]],
     down: frozenset[str],
+    addresses: Mapping[str, int],
     now: float,
 ) -> dict[str, Any]:
-    """now: seconds since the epoch. `state` is on, closed or down."""
-    sets = Counter(element.set for element in observed.elements)
+    """addresses: learned ones, by set. now: seconds since the epoch. `state` is on, closed or down."""
     tunnels = []
     for tunnel in config.tunnels:
         peers = [_peer(state, now) for state in states.get(tunnel.link, [])]
@@ -39,7 +38,7 @@ def make_status(
             {
                 "link": tunnel.link,
                 "wanted": "down" if tunnel.link in down else "up",
-                "domains": len(tunnel.patterns),
+                "domains": len(tunnel.patterns) + len(tunnel.listed),
                 "networks": len(tunnel.networks),
                 "servers": [str(server) for server in tunnel.servers],
                 "peers": peers,
@@ -50,7 +49,7 @@ def make_status(
         "state": _state(tunnels, bool(lacking)),
         "config": config.path,
         "tunnels": tunnels,
-        "addresses": dict(sorted(sets.items())),
+        "addresses": dict(addresses),
         "wanted": [str(obj) for obj in plan.objects.values()],
         "held": [str(obj) for obj in observed.plan.objects.values()],
         "differs": [str(change) for change in (*lacking.grow, *lacking.shrink)],

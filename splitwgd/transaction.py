@@ -7,12 +7,12 @@ rules otherwise than it reads them, and differently in each version.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network, summarize_address_range
 from math import ceil
 from typing import Any
 
-from splitwgd.objects import Chain, Element, FilterRule, Ip, Network, Set, Table
+from splitwgd.objects import Chain, Element, FilterRule, Network, Set, Table
 from splitwgd.ruleset import TABLE, braces, by_name
 
 
@@ -43,7 +43,7 @@ def table_text(table: Table, found: Table | None, elements: Iterable[Element] = 
         lines += [f'add rule {name} {chain.name} {rule.text} comment "{rule.comment}"' for rule in chain.rules]
     kept_sets = {n for n, s in wanted_sets.items() if n in found_sets and found_sets[n].shape == s.shape}
     new_sets = wanted_sets.keys() - kept_sets
-    lines += _element_lines([element for element in elements if element.set in new_sets], renew=False)
+    lines += _element_lines([element for element in elements if element.set in new_sets])
     return "\n".join(lines)
 
 
@@ -57,21 +57,7 @@ def _set_lines(table: str, set_: Set) -> Iterable[str]:
             yield f"add element {table} {set_.name} {braces(sorted(set_.members, key=str))}"
 
 
-def insert_text(elements: Sequence[Element]) -> str:
-    """One transaction that puts these into their sets, or renews them, with exactly these lives.
-
-    Renewed by add, delete, add: the only way that works on every kernel (in place only from Linux 6.12), that
-    replaces the comment too, and in which no packet misses the element.
-    """
-    return "\n".join(_element_lines(elements, renew=True))
-
-
-def delete_text(elements: Iterable[tuple[str, Ip]]) -> str:
-    """One transaction that takes these out. The kernel refuses all of it if one is absent."""
-    return "\n".join(f"delete element inet {TABLE} {set_} {{ {address} }}" for set_, address in elements)
-
-
-def _element_lines(elements: Sequence[Element], renew: bool) -> list[str]:
+def _element_lines(elements: Iterable[Element]) -> list[str]:
     lines = []
     by_set: dict[str, list[Element]] = {}
     for element in elements:
@@ -79,13 +65,10 @@ def _element_lines(elements: Sequence[Element], renew: bool) -> list[str]:
     for set_, members in by_set.items():
         head = f"inet {TABLE} {set_}"
         full = ", ".join(
-            f'{e.address} timeout {ceil(e.seconds)}s expires {ceil(e.seconds)}s comment "{e.name}"' for e in members
+            f'{ip_address(e.address)} timeout {ceil(e.seconds)}s expires {ceil(e.seconds)}s comment "{e.name}"'
+            for e in members
         )
         lines.append(f"add element {head} {{ {full} }}")
-        if renew:
-            bare = ", ".join(str(element.address) for element in members)
-            lines.append(f"delete element {head} {{ {bare} }}")
-            lines.append(f"add element {head} {{ {full} }}")
     return lines
 
 
@@ -163,4 +146,4 @@ def _element(set_: str, elem: Any) -> Element | None:
     body = elem.get("elem") if isinstance(elem, dict) else None
     if not isinstance(body, dict) or "expires" not in body or not isinstance(body["val"], str):
         return None
-    return Element(set_, ip_address(body["val"]), body.get("comment", ""), float(body["expires"]))
+    return Element(set_, ip_address(body["val"]).packed, body.get("comment", ""), float(body["expires"]))

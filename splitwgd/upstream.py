@@ -1,212 +1,172 @@
-"""Asks DNS servers: sockets, marks and timers around an Exchange. Decides nothing about the answer.
+"""All questions that are under way, and what is known of the servers that they go to.
 
-A fresh socket for each attempt, connected: the kernel then chooses a random port and lets in only what the
-server itself sent (RFC 5452 §9.2, and no SAD DNS probe).
+A question of a client travels as a `flight`; questions of our own find out whether a dead server is back, and
+whether a server asks us in its turn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-import socket
-import struct
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 
-from splitwgd.answers import Reply, is_reply_to, read_reply
-from splitwgd.errors import MessageError, UpstreamError
-from splitwgd.exchange import Attempt, Exchange, Verdict
-from splitwgd.message import Query, upstream_query
+from splitwgd.answers import TTL_LIMIT
+from splitwgd.channels import Channels
+from splitwgd.errors import UpstreamError
+from splitwgd.exchange import FIRST_PATIENCE
+from splitwgd.flight import Desk, Done, Flight
+from splitwgd.message import A, Query, question_for
+from splitwgd.names import ROOT, Name, parse_name
+from splitwgd.ports import Ports
 from splitwgd.servers import Server
 from splitwgd.zones import Group
 
-Done = Callable[[Reply | UpstreamError], None]
-IN_FLIGHT_LIMIT = 2048
-_BIGGEST = 65_535
+log = logging.getLogger("splitwgd.dns")
+_NS = 2
+_PROBE_EVERY = 1.0  # seconds between looks at who is to be probed
+_WANTED = 10.0  # seconds since a client's question that somebody may be waiting to ask again
+_PROBE_WHILE_USED = 120.0  # seconds since a client's question: nobody waits for the servers of an idle machine
 
 
 class Upstreams:
     """All questions that are under way."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channels: Channels | None = None,
+        ports: Ports | None = None,
+        limit: int = 8192,
+    ) -> None:
+        """limit: questions that may be under way."""
+        self.limit = limit
         self.loop = loop
-        self.flights: set[_Flight] = set()
+        self.channels = channels or Channels(loop)
+        self.ports = ports or Ports(loop)
+        self.ttl_bounds = (0, TTL_LIMIT)
+        self.mix_case = False
+        self.flights: set[Flight] = set()
+        self.on_recovery: Callable[[Group], None] = lambda group: None
+        self.discarded = 0  # replies that did not fit their question
+        self._desks: dict[Group, Desk] = {}
+        self.probes: dict[Name, tuple[Group, Server]] = {}
+        self._first: deque[tuple[float, Flight]] = deque()
+        self._tick: asyncio.TimerHandle | None = None
+        self._probe: asyncio.TimerHandle | None = None
 
     def ask(self, query: Query, group: Group, done: Done) -> None:
         """Calls `done` once, later, with the reply or with why there is none."""
-        if len(self.flights) >= IN_FLIGHT_LIMIT:
-            error = UpstreamError(f"{group.name}: {IN_FLIGHT_LIMIT} questions are under way already")
+        desk = self._desks.get(group)
+        if desk is None:
+            desk = self._desks[group] = Desk(group)
+        if len(self.flights) >= self.limit:
+            error = UpstreamError(f"{group.name}: {self.limit} questions are under way already")
             self.loop.call_soon(done, error)
             return
-        flight = _Flight(self, query, group, done)
+        flight = Flight(self, desk, query, done)
         self.flights.add(flight)
-        flight.go_on()
+        desk.used = flight.begun
+        servers = desk.ward.order
+        if desk.looping:
+            servers = tuple(server for server in servers if server not in desk.looping)
+        flight.begin(servers)
+        if self._probe is None:
+            self._probe = self.loop.call_later(_PROBE_EVERY, self._send_probes)
+
+    def await_first(self, flight: Flight) -> None:
+        """Wakes the flight if its first attempt is not answered in time: one timer for all of them."""
+        self._first.append((flight.begun + FIRST_PATIENCE, flight))
+        if self._tick is None:
+            self._tick = self.loop.call_later(FIRST_PATIENCE, self._wake)
+
+    def _wake(self) -> None:
+        now = self.loop.time()
+        while self._first and self._first[0][0] <= now:
+            _, flight = self._first.popleft()
+            if flight in self.flights and flight.exchange is None:  # which would have its own timer
+                flight.silence()
+        self._tick = self.loop.call_at(self._first[0][0], self._wake) if self._first else None
+
+    def refresh(self) -> None:
+        """The network is another one: nothing that was learned of the servers, and no open socket, is good now."""
+        self.ports.refresh()
+        self.channels.drop(lambda way: True)
+        for group in list(self._desks):
+            self._desks[group] = Desk(group)
+
+    def keep_only(self, groups: Iterable[Group]) -> None:
+        """Forgets the servers of other groups."""
+        kept = set(groups)
+        self._desks = {group: desk for group, desk in self._desks.items() if group in kept}
+        ways = {post.way for desk in self._desks.values() for post in desk.posts.values()}
+        self.channels.drop(lambda way: way not in ways)
+
+    def state(self) -> dict[str, dict[str, str]]:
+        """How the servers do, by group, in words."""
+        return {
+            group.name: {str(server): self._word(desk, server) for server in group.servers}
+            for group, desk in self._desks.items()
+        }
+
+    @staticmethod
+    def _word(desk: Desk, server: Server) -> str:
+        if server in desk.looping:
+            return "asks us"
+        return "silent" if desk.ward.is_dead(server) else "well"
+
+    # -- questions of our own
+
+    def _send_probes(self) -> None:
+        now = self.loop.time()
+        used = [desk for desk in self._desks.values() if now - desk.used < _PROBE_WHILE_USED]
+        for desk in used:
+            for server in desk.ward.to_probe(now, now - desk.used < _WANTED):
+                self.send_one(desk.group, server, question_for(ROOT, _NS))
+        self._probe = self.loop.call_later(_PROBE_EVERY, self._send_probes) if used else None
+
+    def send_one(self, group: Group, server: Server, query: Query) -> None:
+        """A question of our own to one server, for the sake of being asked."""
+        flight = Flight(self, self._desk(group), query, lambda outcome: None)
+        self.flights.add(flight)
+        flight.begin((server,))
+
+    def look_for_loops(self, groups: Iterable[Group]) -> None:
+        """Asks each server once for a name that nobody else knows: if that comes to us, the server asks us."""
+        self.probes.clear()
+        for group in groups:
+            for server in group.servers:
+                name = parse_name(f"{secrets.token_hex(8)}.splitwg-probe.example")
+                self.probes[name] = (group, server)
+                self.send_one(group, server, question_for(name, A))
+
+    def came_back(self, name: Name) -> bool:
+        """Whether this is such a name; its server is not asked again then."""
+        found = self.probes.get(name) if self.probes else None
+        if found is None:
+            return False
+        group, server = found
+        if server not in self._desk(group).looping:
+            log.error(
+                "the server %s of %s asks splitwgd in its turn, and is left out; name another one", server, group.name
+            )
+        self._desk(group).looping.add(server)
+        return True
+
+    def _desk(self, group: Group) -> Desk:
+        return self._desks.get(group) or self._desks.setdefault(group, Desk(group))
+
+    def recovered(self, desk: Desk) -> None:
+        """A server that was dead is back."""
+        self.on_recovery(desk.group)
 
     def close(self) -> None:
         """Ends every question that is under way, without an answer."""
         for flight in list(self.flights):
-            flight.drop()
-
-
-class _Flight:
-    """One question under way: its sockets, its timer, its story for the error message."""
-
-    def __init__(self, upstreams: Upstreams, query: Query, group: Group, done: Done) -> None:
-        self.upstreams = upstreams
-        self.loop = upstreams.loop
-        self.query = query
-        self.group = group
-        self.done = done
-        self.exchange = Exchange(group.servers, self.loop.time())
-        self.sockets: dict[socket.socket, int] = {}
-        self.timer: asyncio.TimerHandle | None = None
-        self.tcp: asyncio.Task[None] | None = None
-        self.story: list[str] = []
-        self.refusal: Reply | None = None
-
-    def go_on(self) -> None:
-        """The next attempt that can be sent; without one the question has failed."""
-        while (attempt := self.exchange.next(self.loop.time())) is not None:
-            try:
-                self._send(attempt)
-            except OSError as error:
-                self._note(attempt.server, error.strerror or str(error))
-                self.exchange.failed(attempt.server)
-                continue
-            self._wait(attempt.patience, attempt.server)
-            return
-        self._finish(self.refusal or UpstreamError(f"{self.group.name}: {'; '.join(self.story) or 'no server'}"))
-
-    def _send(self, attempt: Attempt) -> None:
-        sock = _socket(attempt.server, socket.SOCK_DGRAM, self.group)
-        ident = secrets.randbits(16)
-        try:
-            sock.connect((str(attempt.server.address), attempt.server.port))
-            sock.send(upstream_query(self.query, ident))
-        except OSError:
-            sock.close()
-            raise
-        self.sockets[sock] = ident
-        self.loop.add_reader(sock.fileno(), self._receive, sock, attempt.server)
-
-    def _wait(self, seconds: float, server: Server) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-        self.timer = self.loop.call_later(seconds, self._silence, server)
-
-    def _silence(self, server: Server) -> None:
-        if self.tcp is not None:
-            self.tcp.cancel()
-            self.tcp = None
-        self._note(server, "no answer in time")
-        self.go_on()
-
-    def _receive(self, sock: socket.socket, server: Server) -> None:
-        try:
-            data = sock.recv(_BIGGEST)
-        except BlockingIOError:
-            return
-        except OSError as error:  # an ICMP error, such as port unreachable
-            self._forget(sock)
-            self._note(server, error.strerror or str(error))
-            self.exchange.failed(server)
-            self.go_on()
-            return
-        if is_reply_to(data, self.sockets[sock], self.query):
-            self._forget(sock)
-            self._judge(data, server, tcp=False)
-        # Anything else is not for us: the right answer may still come (RFC 5452 §9.1).
-
-    def _judge(self, data: bytes, server: Server, tcp: bool) -> None:
-        try:
-            reply = read_reply(data, self.query)
-        except MessageError as error:
-            self._note(server, str(error))
-            self.go_on()
-            return
-        match self.exchange.judge(reply.rcode, reply.truncated, tcp):
-            case Verdict.ANSWER:
-                self._finish(reply)
-            case Verdict.OVER_TCP if self.tcp is not None:
-                pass  # another server's answer did not fit either, and one is being fetched
-            case Verdict.OVER_TCP:
-                attempt = self.exchange.over_tcp(server, self.loop.time())
-                self.tcp = self.loop.create_task(self._ask_over_tcp(server))
-                self._wait(attempt.patience, attempt.server)
-            case Verdict.ANOTHER:
-                self._note(server, f"rcode {reply.rcode}")
-                self.refusal = reply
-                self.exchange.failed(server)
-                self.go_on()
-
-    async def _ask_over_tcp(self, server: Server) -> None:
-        ident = secrets.randbits(16)
-        try:
-            data = await self._over_tcp(server, upstream_query(self.query, ident))
-        except (OSError, EOFError) as error:
-            self.tcp = None
-            self._note(server, f"over TCP: {error}")
-            self.go_on()
-            return
-        self.tcp = None
-        if is_reply_to(data, ident, self.query):
-            self._judge(data, server, tcp=True)
-        else:
-            self._note(server, "over TCP: answered another question")
-            self.go_on()
-
-    async def _over_tcp(self, server: Server, message: bytes) -> bytes:
-        sock = _socket(server, socket.SOCK_STREAM, self.group)
-        try:
-            await self.loop.sock_connect(sock, (str(server.address), server.port))
-            # The length in one write with the message (RFC 7766 §8).
-            await self.loop.sock_sendall(sock, struct.pack("!H", len(message)) + message)
-            (length,) = struct.unpack("!H", await self._exactly(sock, 2))
-            return await self._exactly(sock, length)
-        finally:
-            sock.close()
-
-    async def _exactly(self, sock: socket.socket, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            more = await self.loop.sock_recv(sock, count - len(data))
-            if not more:
-                raise EOFError("the connection ended too early")
-            data += more
-        return data
-
-    def _note(self, server: Server, what: str) -> None:
-        self.story.append(f"{server} {what}")
-
-    def _forget(self, sock: socket.socket) -> None:
-        self.loop.remove_reader(sock.fileno())
-        del self.sockets[sock]
-        sock.close()
-
-    def drop(self) -> None:
-        """Lets go of sockets, timer and task."""
-        self.upstreams.flights.discard(self)
-        if self.timer is not None:
-            self.timer.cancel()
-        if self.tcp is not None:
-            self.tcp.cancel()
-        for sock in list(self.sockets):
-            self._forget(sock)
-
-    def _finish(self, outcome: Reply | UpstreamError) -> None:
-        self.drop()
-        # Later, so that a caller never sees its answer before its own call has returned.
-        self.loop.call_soon(self.done, outcome)
-
-
-def _socket(server: Server, kind: socket.SocketKind, group: Group) -> socket.socket:
-    """A socket that takes the group's way or fails: the mark chooses the table, the link binds it."""
-    family = socket.AF_INET if server.address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, group.mark)
-        if group.link is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, group.link.encode() + b"\0")
-    except OSError:
-        sock.close()
-        raise
-    return sock
+            flight.drop(0.0)
+        for timer in (self._tick, self._probe):
+            if timer is not None:
+                timer.cancel()
+        self.channels.close()
+        self.ports.close()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from splitwgd.config import Config, Tunnel
-from splitwgd.names import ROOT, Name, Scope, tails
+from splitwgd.message import AAAA, ANY, A
+from splitwgd.names import Name, Pattern, Scope
+from splitwgd.patterns import MARK, key_of, number_of, together, verdict
 from splitwgd.servers import Server
 
 
@@ -15,6 +18,7 @@ class Group:
 
     tunnel: the sets' prefix where the group's addresses are tunneled, None where they are not.
     families: of addresses that its tunnel carries. local: answered on this machine (`local`), never asked.
+    unasked: types of questions that its servers are never asked.
     """
 
     name: str
@@ -24,47 +28,101 @@ class Group:
     tunnel: str | None = None
     families: frozenset[int] = frozenset({4, 6})
     local: bool = False
+    unasked: frozenset[int] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        types = {ANY} | {qtype for family, qtype in ((4, A), (6, AAAA)) if family not in self.families}
+        object.__setattr__(self, "unasked", frozenset(types))
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # groups are looked up for every question
 
 
 class Zones:
-    """A table of names; looking one up takes as long as the name has labels, however many are listed."""
+    """Looking a name up takes as long as it has labels, however many are listed.
 
-    def __init__(self, config: Config) -> None:
+    local: names that are answered on this machine, unless the configuration tunnels or forwards these very names.
+    """
+
+    def __init__(self, config: Config, local: Iterable[Pattern] = ()) -> None:
         direct = config.routing.direct
         self.default = Group("default", config.default, direct)
-        self._itself: dict[Name, Group] = {}
-        self._below: dict[Name, Group] = {}
-        for tunnel in config.tunnels:
-            group = Group(tunnel.name, tunnel.servers, tunnel.mark, tunnel.link, tunnel.sets, _carried(tunnel))
-            for pattern in tunnel.patterns:
-                target = self.default if pattern.exception else group
-                if pattern.scope is not Scope.ONLY_BELOW:
-                    self._put(self._itself, pattern.name, target, pattern.scope is Scope.ONLY_ITSELF)
-                if pattern.scope is not Scope.ONLY_ITSELF:
-                    self._put(self._below, pattern.name, target, pattern.scope is Scope.ONLY_BELOW)
+        self._local = Group("local", (), direct, local=True)
+        # Where the few names are that are no tunnel's: by key, the group of itself and that of what is below.
+        self._others: dict[str, list[Group | None]] = {}
+        for pattern in local:
+            groups = self._others.setdefault(key_of(pattern.name), [None, None])
+            if pattern.scope is not Scope.ONLY_BELOW:
+                groups[0] = self._local
+            if pattern.scope is not Scope.ONLY_ITSELF:
+                groups[1] = self._local
         for name, servers in config.forward:
             group = Group(f"forward {name!r}", servers, direct)
-            self._itself[name] = self._below[name] = group
+            self._others[key_of(name)] = [group, group]
+        self._tunnels = [_Listing(tunnel) for tunnel in config.tunnels]
+        # What `find` needs, within reach: the names that no list has, and the first table of lists, which as a rule
+        # is the only one.
+        self._near = frozenset(self._others).union(*(listing.near for listing in self._tunnels))
+        first, *self._more = (listing.far for listing in self._tunnels)
+        self._buckets, self._mask = first.buckets, first.mask
+        # How long a name is at least that is in this table, and one that is anywhere.
+        self._listed = first.shortest - len(MARK)
+        lengths = [table.shortest for table in (first, *self._more)]
+        self._any = min([*lengths, *map(len, self._near)]) - len(MARK)
 
-    @staticmethod
-    def _put(table: dict[Name, Group], name: Name, group: Group, exact: bool) -> None:
-        """`=example.com` and `*.example.com` say more than `example.com`, and win over it."""
-        if exact or name not in table:
-            table[name] = group
+    def groups(self) -> list[Group]:
+        """All that have servers."""
+        found = {self.default: None, **{listing.group: None for listing in self._tunnels}}
+        for itself, below in self._others.values():
+            found.update((group, None) for group in (itself, below) if group is not None and not group.local)
+        return list(found)
 
     def find(self, name: Name) -> Group:
         """The group for a lower-case wire name."""
-        found = self._itself.get(name)
-        if found is not None:
-            return found
-        if name == ROOT:
-            return self.default
-        for tail in tails(name[1 + name[0] :]):
-            found = self._below.get(tail)
-            if found is not None:
-                return found
+        near, buckets, mask, more = self._near, self._buckets, self._mask, self._more
+        text = name.decode("latin-1")
+        position, last, last_listed = 0, len(name) - self._any, len(name) - self._listed
+        while position <= last:
+            key = MARK + text[position:]
+            if (
+                key in near
+                or (position <= last_listed and key in buckets[hash(key) & mask])
+                or (more and any(table.number(key) for table in more))
+            ):
+                group = self._decide(key, not position)
+                if group is not None:
+                    return group
+            position += 1 + name[position]
         return self.default
 
+    def _decide(self, key: str, itself: bool) -> Group | None:
+        """What is said of a name by the entries of this one, which is that name or above it."""
+        other = self._others.get(key, _NEITHER)[not itself]
+        excepted = False
+        for listing in self._tunnels:
+            tunneled = listing.says(key, itself)
+            if tunneled:
+                return listing.group
+            excepted = excepted or tunneled is False
+        return self.default if excepted and other is None else other
 
-def _carried(tunnel: Tunnel) -> frozenset[int]:
-    return frozenset(family for family in (4, 6) if tunnel.wireguard.carries(family))
+
+_NEITHER: list[Group | None] = [None, None]
+
+
+class _Listing:
+    """The patterns of one tunnel: by key the numbers (`patterns`) of the few, and the table of the many."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        carried = frozenset(family for family in (4, 6) if tunnel.wireguard.carries(family))
+        self.group = Group(tunnel.name, tunnel.servers, tunnel.mark, tunnel.link, tunnel.sets, carried)
+        self.far = tunnel.listed
+        self.near: dict[str, int] = {}
+        for pattern in tunnel.patterns:
+            key = key_of(pattern.name)
+            self.near[key] = together(self.near.get(key, 0), number_of(pattern))
+
+    def says(self, key: str, itself: bool) -> bool | None:
+        """Whether a name, or what is below it, is tunneled (`patterns.verdict`)."""
+        number, listed = self.near.get(key, 0), self.far.number(key)
+        return verdict(together(number, listed) if number and listed else number or listed, itself)

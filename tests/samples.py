@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
+from io import BytesIO
 
 from dnslib import EDNS0, QTYPE, RR, DNSHeader, DNSQuestion, DNSRecord
 
@@ -115,6 +116,18 @@ class Memory:
     def glob(self, pattern: str) -> list[str]:
         return sorted(path for path in self.files if fnmatch(path, pattern))
 
+    def stamp(self, path: str) -> tuple[int, ...]:
+        content = self.files.get(path)
+        return (len(content), hash(content)) if isinstance(content, str | bytes) else ()
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        file = BytesIO(self.read(path))
+        while piece := file.read(32) + file.readline():  # small, so that what spans pieces is met
+            yield piece
+
+    def rest(self) -> None:
+        pass
+
 
 def toml(changes: Mapping[str, str]) -> str:
     """LEAST with these keys changed or added; an empty value takes a key away."""
@@ -163,6 +176,15 @@ def answer(query: Query, zone: str = "", authority: str = "", rcode: int = 0, op
     if opt:
         record.add_ar(EDNS0(udp_len=1232))
     return bytes(record.pack())
+
+
+def extended_error(reply: DNSRecord) -> tuple[int, str] | None:
+    """The code and the text of a reply's extended error (RFC 8914 §2)."""
+    for opt in reply.ar:
+        for option in opt.rdata if opt.rtype == QTYPE.OPT else ():
+            if option.code == 15:
+                return int.from_bytes(option.data[:2], "big"), option.data[2:].decode()
+    return None
 
 
 def raw_record(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -10,9 +12,37 @@ from dnslib import DNSRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitwgd.answers import TTL_LIMIT, Reply, is_reply_to, read_reply
+from splitwgd.answers import (
+    NEGATIVE_LIMIT,
+    TTL_LIMIT,
+    Reply,
+    _Reader,
+    counted_down,
+    expanded,
+    is_reply_to,
+    read_reply,
+    with_ttl,
+)
 from splitwgd.errors import MessageError
-from splitwgd.message import AAAA, CNAME, OPT, QR, SOA, TC, A, fit_reply, read_query
+from splitwgd.message import (
+    AA,
+    AAAA,
+    AD,
+    CNAME,
+    DNAME,
+    OPT,
+    QR,
+    RA,
+    RRSIG,
+    SOA,
+    TC,
+    A,
+    Body,
+    Query,
+    fit_reply,
+    question_for,
+    read_query,
+)
 from splitwgd.names import to_text
 from tests.samples import answer, ask, question, raw_record, raw_reply
 
@@ -33,12 +63,18 @@ def raw(*records: bytes, counts: tuple[int, int, int] | None = None, flags: int 
 
 
 def texts(reply: Reply) -> list[str]:
-    return [str(address) for address in reply.addresses]
+    return [str(ip_address(address)) for address in reply.addresses]
 
 
-def given_to_client(reply: Reply) -> DNSRecord:
+def given_to_client(body: Body) -> DNSRecord:
     """What the client gets, as dnslib reads it."""
-    return DNSRecord.parse(fit_reply(QUERY, bytearray(reply.body), stream=True))
+    return DNSRecord.parse(fit_reply(QUERY, body, stream=True))
+
+
+def says(body: Body) -> list[str]:
+    """All of its records."""
+    record = given_to_client(body)
+    return [f"{r.rname} {r.ttl} {r.rtype} {r.rdata}" for r in (*record.rr, *record.auth)]
 
 
 # -- is it a reply to our question at all
@@ -90,15 +126,22 @@ END = 12 + len(QUERY.question)
     + ["cut", "just long enough", "empty"],
 )
 def test_a_reply_bears_the_id_the_flags_and_the_question(data: bytes, is_one: bool) -> None:
-    assert is_reply_to(data, QUERY.id, QUERY) is is_one
+    assert is_reply_to(data, QUERY.id, QUERY.question) is is_one
 
 
 def test_the_case_may_differ_in_the_name_and_nowhere_else() -> None:
     query = ask("www.example.com", "CERT")  # type 37; with another bit 0x20 it is 5, CNAME
     data = bytearray(answer(query))
-    assert is_reply_to(bytes(data), query.id, query)
+    assert is_reply_to(bytes(data), query.id, query.question)
     data[-3] ^= 0x20
-    assert not is_reply_to(bytes(data), query.id, query)
+    assert not is_reply_to(bytes(data), query.id, query.question)
+
+
+def test_where_the_case_was_drawn_it_has_to_come_back() -> None:
+    drawn = QUERY.question.replace(b"example", b"eXaMPle")
+    replies = [replied(), replied(_17=ord("E")), answer(ask("www.eXaMPle.com"))]
+    assert [is_reply_to(data, QUERY.id, drawn) for data in replies] == [True, True, True]
+    assert [is_reply_to(data, QUERY.id, drawn, any_case=False) for data in replies] == [False, False, True]
 
 
 # -- addresses
@@ -138,17 +181,58 @@ def test_no_other_section_holds_addresses() -> None:
     assert texts(raw(record, counts=(0, 0, 1))) == []
 
 
+@pytest.mark.parametrize(
+    ("zone", "authority", "stray"),
+    [
+        ("www.example.com. 60 IN A 192.0.2.1", "", False),
+        ("www.example.com. 60 IN CNAME h.cdn.example.\nh.cdn.example. 60 IN A 192.0.2.1", "", False),
+        ("www.example.com. 60 IN A 192.0.2.1", "example.com. 60 IN NS ns.example.com.", False),
+        ("", SOA_RECORD, False),
+        ("www.example.com. 60 IN A 192.0.2.1\nvictim.example. 60 IN A 192.0.2.2", "", True),
+        ("www.example.com. 60 IN A 192.0.2.1\nvictim.example. 60 IN TXT hello", "", True),
+        ("www.example.com. 60 IN A 192.0.2.1\nvictim.example. 60 IN CNAME www.example.com.", "", True),
+        ("www.example.com. 60 IN A 192.0.2.1", "victim.example. 60 IN A 192.0.2.2", True),
+        ("www.example.com. 60 IN A 192.0.2.1", "victim.example. 60 IN AAAA 2001:db8::2", True),
+        ("www.example.com. 60 IN A 192.0.2.1", "www.example.com. 60 IN A 192.0.2.2", True),
+    ],
+)
+def test_what_does_not_belong_to_the_chain_is_told(zone: str, authority: str, stray: bool) -> None:
+    assert read(zone, authority).stray is stray
+
+
+def test_a_dname_and_signatures_may_stand_beside_the_chain() -> None:
+    parent, target = b"\xc0\x10", b"\x03www\x03new\0"
+    records = (
+        raw_record(parent, DNAME, rdata=b"\x03new\0"),
+        raw_record(parent, RRSIG, rdata=bytes(18) + b"\0" + bytes(8)),
+        raw_record(HERE, CNAME, rdata=target),
+        raw_record(target, rdata=b"\xc0\0\2\1"),
+    )
+    reply = raw(*records)
+    assert (reply.stray, texts(reply), [to_text(name) for name in reply.chain][1:]) == (
+        False,
+        ["192.0.2.1"],
+        ["www.new"],
+    )
+    assert len(given_to_client(reply.body).rr) == 4
+
+
+def test_only_records_of_the_internet_are_read() -> None:
+    chaos = bytearray(raw_record(HERE))
+    chaos[5] = 3
+    assert raw(bytes(chaos)).addresses == ()
+
+
 @pytest.mark.parametrize(("rtype", "rdata"), [(A, b"123"), (A, b"12345"), (A, b""), (AAAA, b"1234"), (AAAA, b"1" * 17)])
 def test_an_address_of_a_wrong_length_is_none(rtype: int, rdata: bytes) -> None:
     assert raw(raw_record(HERE, rtype, rdata=rdata)).addresses == ()
 
 
-def test_an_owner_of_two_aliases_leads_to_both() -> None:
-    zone = "\n".join(
-        f"www.example.com. 60 IN CNAME {host}.example.\n{host}.example. 60 IN A 192.0.2.{number}"
-        for number, host in ((1, "a"), (2, "b"))
-    )
-    assert set(texts(read(zone))) == {"192.0.2.1", "192.0.2.2"}
+def test_two_aliases_for_one_name_are_refused() -> None:
+    one = "www.example.com. 60 IN CNAME a.example."
+    assert len(read(f"{one}\n{one}\na.example. 60 IN A 192.0.2.1").chain) == 2  # the same one twice is only silly
+    with pytest.raises(MessageError, match="two aliases"):
+        read(f"{one}\nwww.example.com. 60 IN CNAME b.example.")
 
 
 V4_HINTS = b"\0\4\0\x08\xc0\0\2\1\xc0\0\2\2"  # RFC 9460 §7.3
@@ -156,7 +240,7 @@ V6_HINTS = b"\0\6\0\x10" + b"\x20\1\x0d\xb8" + bytes(11) + b"\1"
 
 
 def service(rdata: bytes, rtype: int = 65) -> Reply:
-    query = ask("www.example.com", "HTTPS")
+    query = question_for(QUERY.name, rtype)
     return read_reply(raw_reply(query, raw_record(HERE, rtype, rdata=rdata)), query)
 
 
@@ -167,6 +251,29 @@ def test_the_hints_of_a_service_are_addresses(rtype: int, target: bytes, before:
     reply = service(b"\0\1" + target + before + V4_HINTS + V6_HINTS, rtype)
     assert texts(reply) == ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
     assert reply.ttl == 60
+    assert reply.targets == (() if target == b"\0" else (target,))
+
+
+@pytest.mark.parametrize(
+    ("zone", "targets"),
+    [
+        ("www.example.com. 60 IN HTTPS 0 svc.example.", ["svc.example"]),
+        (
+            "www.example.com. 60 IN HTTPS 1 SVC.Example. alpn=h2\nwww.example.com. 60 IN HTTPS 2 . alpn=h2",
+            ["svc.example"],
+        ),
+        ("www.example.com. 60 IN HTTPS 1 www.example.com. alpn=h2", []),
+        ("www.example.com. 60 IN CNAME b.example.\nb.example. 60 IN HTTPS 1 c.example.", ["c.example"]),
+        ("www.example.com. 60 IN CNAME b.example.\nb.example. 60 IN HTTPS 1 b.example.", []),
+        ("other.example. 60 IN HTTPS 1 c.example.", []),
+        (
+            "www.example.com. 60 IN HTTPS 1 a.example.\nwww.example.com. 60 IN HTTPS 2 b.example.",
+            ["a.example", "b.example"],
+        ),
+    ],
+)
+def test_a_service_leads_to_the_names_of_its_targets(zone: str, targets: list[str]) -> None:
+    assert [to_text(name) for name in read(zone, qtype="HTTPS").targets] == targets
 
 
 @pytest.mark.parametrize("rdata", [b"", b"\0", b"\0\1", b"\0\1\3svc", b"\0\1\0\0", b"\0\1\0\0\4\0"])
@@ -188,10 +295,10 @@ def chain_of(length: int) -> str:
     return "\n".join([*aliases, f"{names[-1]} 60 IN A 192.0.2.1"])
 
 
-def test_a_chain_may_have_12_aliases_and_not_13() -> None:
-    assert texts(read(chain_of(12))) == ["192.0.2.1"]
+def test_a_chain_may_have_10_aliases_and_not_11() -> None:
+    assert texts(read(chain_of(10))) == ["192.0.2.1"]
     with pytest.raises(MessageError, match="chain"):
-        read(chain_of(13))
+        read(chain_of(11))
 
 
 @pytest.mark.parametrize(
@@ -227,15 +334,36 @@ def test_a_chain_that_turns_back_is_refused(zone: str) -> None:
 def test_a_reply_is_kept_as_long_as_its_shortest_record_and_a_day_at_most(zone: str, ttl: int) -> None:
     reply = read(zone)
     assert reply.ttl == ttl
-    assert min(record.ttl for record in given_to_client(reply).rr) == ttl
+    assert min(record.ttl for record in given_to_client(reply.body).rr) == ttl
 
 
-def test_ttls_are_capped_in_every_section() -> None:
+def test_ttls_are_capped_in_every_section_that_is_passed_on() -> None:
     long = raw_record(HERE, ttl=10**6)
     reply = raw(long, long, long, counts=(1, 1, 1))
-    record = given_to_client(reply)
-    assert [r.ttl for r in (*record.rr, *record.auth, record.ar[0])] == [TTL_LIMIT] * 3
-    assert len(reply.ttl_places) == 3
+    record = given_to_client(reply.body)
+    assert [r.ttl for r in (*record.rr, *record.auth)] == [TTL_LIMIT] * 2
+    assert len(reply.ttl_places) == 2
+    assert [r.rtype for r in record.ar] == [OPT]
+
+
+@pytest.mark.parametrize(
+    ("ttl", "low", "high", "given"),
+    [
+        (60, 0, 86400, 60),
+        (5, 30, 600, 30),
+        (0, 30, 600, 30),
+        (601, 30, 600, 600),
+        (30, 30, 600, 30),
+        (2**31, 30, 600, 30),
+    ],
+)
+def test_lives_are_brought_between_bounds(ttl: int, low: int, high: int, given: int) -> None:
+    positive = read_reply(raw_reply(QUERY, raw_record(HERE, ttl=ttl)), QUERY, low, high)
+    assert (positive.ttl, says(positive.body)) == (given, [f"www.example.com. {given} 1 1.2.3.4"])
+    soa = raw_record(HERE, SOA, ttl, b"\0\0" + struct.pack("!5I", 1, 2, 3, 4, 400_000))
+    negative = read_reply(raw_reply(QUERY, soa, counts=(0, 1, 0)), QUERY, low, high)
+    if ttl < 2**31:
+        assert (negative.ttl, [r.ttl for r in given_to_client(negative.body).auth]) == (given, [given])
 
 
 @pytest.mark.parametrize(
@@ -245,7 +373,8 @@ def test_ttls_are_capped_in_every_section() -> None:
         ("", SOA_RECORD, 0, 300),
         ("", SOA_RECORD.replace(" 900 ", " 200 "), 3, 200),
         ("", SOA_RECORD.replace(" 300", " 4294967295"), 3, 900),
-        ("", SOA_RECORD.replace(" 900 ", " 999999 ").replace(" 300", " 999999"), 3, TTL_LIMIT),
+        ("", SOA_RECORD.replace(" 900 ", " 999999 ").replace(" 300", " 999999"), 3, NEGATIVE_LIMIT),
+        ("", SOA_RECORD.replace(" 900 ", " 0 "), 3, 0),
         ("", "", 3, 0),
         ("", "", 0, 0),
         ("", "example.com. 900 IN NS ns.example.com.", 0, 0),
@@ -254,12 +383,28 @@ def test_ttls_are_capped_in_every_section() -> None:
         ("www.example.com. 600 IN CNAME b.example.", "", 0, 0),
         ("other.example.com. 600 IN A 192.0.2.1", "", 0, 0),
         ("www.example.com. 60 IN A 192.0.2.1", SOA_RECORD, 2, 0),
+        ("www.example.com. 600 IN A 192.0.2.1", SOA_RECORD, 3, 300),
         ("", SOA_RECORD, 5, 0),
     ],
 )
 def test_a_negative_answer_lives_as_its_soa_says(zone: str, authority: str, rcode: int, ttl: int) -> None:
     reply = read(zone, authority, rcode)
     assert (reply.rcode, reply.ttl) == (rcode, ttl)
+
+
+def test_who_is_told_of_nothing_does_not_believe_it_for_longer_than_we_do() -> None:
+    reply = read("", SOA_RECORD.replace(" 900 ", " 999999 ").replace(" 300", " 999999"), 3)
+    assert [record.ttl for record in given_to_client(reply.body).auth] == [NEGATIVE_LIMIT]
+
+
+def test_a_negative_answer_whose_ttl_has_its_first_bit_set_is_not_kept() -> None:
+    assert read("", SOA_RECORD.replace(" 900 ", " 2147483648 "), 3).ttl == 0
+
+
+@pytest.mark.parametrize("qtype", ["HTTPS", "TXT", "MX"])
+@pytest.mark.parametrize(("authority", "ttl"), [(SOA_RECORD, 300), ("", 0)])
+def test_an_alias_to_nothing_is_a_negative_answer_whatever_was_asked_for(qtype: str, authority: str, ttl: int) -> None:
+    assert read("www.example.com. 3600 IN CNAME b.example.", authority, qtype=qtype).ttl == ttl
 
 
 def test_an_soa_too_short_to_hold_a_minimum_says_nothing() -> None:
@@ -281,29 +426,50 @@ def test_a_truncated_reply_is_told_and_not_kept() -> None:
     assert (reply.truncated, reply.ttl) == (True, 0)
 
 
+# -- what is passed on
+
+
+@pytest.mark.parametrize("opt", [False, True])
+def test_the_body_is_answers_and_authorities_as_they_came(opt: bool) -> None:
+    zone = "www.example.com. 60 IN A 192.0.2.1\nwww.example.com. 60 IN TXT unknown"
+    data = answer(QUERY, zone, SOA_RECORD, opt=opt)
+    body = read_reply(data, QUERY).body
+    assert (body.answers, body.authorities) == (2, 1)
+    assert body.records == data[END : len(data) - 11 * opt]
+
+
+def test_additional_records_are_not_passed_on() -> None:
+    glue = raw_record(HERE, rdata=b"\x7f\0\0\1")
+    for more, options in (((glue,), b""), ((glue, AN_OPT, raw_record(HERE, 250)), b"")):
+        reply = raw(raw_record(HERE), *more, counts=(1, 0, len(more)))
+        record = given_to_client(reply.body)
+        assert ([str(r.rdata) for r in record.rr], [r.rtype for r in record.ar]) == (["1.2.3.4"], [OPT])
+        assert reply.options == options
+
+
+@pytest.mark.parametrize(
+    ("came", "given"),
+    [(QR | RA, QR | RA), (QR | AD, QR | AD), (QR | AA | TC, QR), (QR | 0x0040, QR), (QR | 3, QR | 3)],
+    ids=["RA", "AD", "AA and TC", "Z", "rcode"],
+)
+def test_flags_that_are_not_ours_to_repeat_are_taken_off(came: int, given: int) -> None:
+    assert raw(flags=came).body.flags == given
+
+
 # -- OPT
 
 
-def test_an_opt_at_the_end_is_taken_off() -> None:
-    data = answer(QUERY, "www.example.com. 60 IN A 192.0.2.1", opt=True)
-    reply = read_reply(data, QUERY)
-    assert len(reply.body) == len(data) - 11
-    assert texts(reply) == ["192.0.2.1"]
-    assert DNSRecord.parse(reply.body).ar == []
+def test_options_are_told() -> None:
+    cookie = b"\0\x0a\0\x08" + b"c" * 8
+    with_options = b"\0" + struct.pack("!HHIH", OPT, 1232, 0, len(cookie)) + cookie
+    assert raw(raw_record(HERE), with_options, counts=(1, 0, 1)).options == cookie
 
 
-def test_what_follows_an_opt_is_taken_off_with_it() -> None:
-    glue = raw_record(HERE, rdata=b"\x7f\0\0\1")
-    reply = raw(raw_record(HERE), glue, AN_OPT, raw_record(HERE, 250), counts=(1, 0, 3))
-    record = DNSRecord.parse(reply.body)
-    assert (len(record.rr), [r.rtype for r in record.ar]) == (1, [A])
-    assert [r.rtype for r in given_to_client(reply).ar] == [A, OPT]
-
-
-def test_an_opt_makes_the_rcode_longer() -> None:
-    extended = b"\0" + struct.pack("!HHIH", OPT, 1232, 1 << 24, 0)
-    reply = raw(extended, counts=(0, 0, 1))
-    assert (reply.rcode, reply.ttl) == (16, 0)
+@pytest.mark.parametrize(("upper", "lower", "rcode"), [(1, 0, 16), (1, 7, 23), (0xFF, 15, 0xFFF), (0, 2, 2)])
+def test_an_opt_makes_the_rcode_longer(upper: int, lower: int, rcode: int) -> None:
+    extended = b"\0" + struct.pack("!HHIH", OPT, 1232, upper << 24, 0)
+    reply = raw(extended, counts=(0, 0, 1), flags=QR | lower)
+    assert (reply.rcode, reply.ttl, reply.body.flags & 0xF) == (rcode, 0, lower)
 
 
 @pytest.mark.parametrize("counts", [(1, 0, 0), (1, 0, 1), (0, 1, 0)])
@@ -313,7 +479,34 @@ def test_an_opt_elsewhere_is_refused(counts: tuple[int, int, int]) -> None:
 
 
 def test_bytes_after_the_last_record_are_not_passed_on() -> None:
-    assert raw(raw_record(HERE), b"more", counts=(1, 0, 0)).body.endswith(b"\1\2\3\4")
+    assert raw(raw_record(HERE), b"more", counts=(1, 0, 0)).body.records.endswith(b"\1\2\3\4")
+
+
+# -- given again later
+
+
+def test_ttls_are_counted_down_in_a_copy_and_stop_at_0() -> None:
+    reply = read("www.example.com. 300 IN CNAME b.example.\nb.example. 60 IN A 192.0.2.1", SOA_RECORD)
+    before = reply.body.records
+    assert [record.ttl for record in given_to_client(counted_down(reply, 100)).rr] == [200, 0]
+    assert [record.ttl for record in given_to_client(counted_down(reply, 100)).auth] == [800]
+    assert reply.body.records == before
+    assert counted_down(reply, 0) == reply.body
+
+
+def test_another_ttl_may_be_put_on_all_of_them() -> None:
+    reply = read("www.example.com. 300 IN CNAME b.example.\nb.example. 6 IN A 192.0.2.1", SOA_RECORD)
+    record = given_to_client(with_ttl(reply, 30))
+    assert [r.ttl for r in (*record.rr, *record.auth)] == [30, 30, 30]
+    assert (with_ttl(reply, 30).flags, [str(r.rdata) for r in record.rr]) == (
+        reply.body.flags,
+        ["b.example.", "192.0.2.1"],
+    )
+
+
+def test_a_name_is_told_without_its_pointers_in_its_own_case() -> None:
+    data = b"\3ExA\0" + b"\3www\xc0\0" + b"\xc0\5"
+    assert [expanded(data, place) for place in (0, 5, 11)] == [b"\3ExA\0", b"\3www\3ExA\0", b"\3www\3ExA\0"]
 
 
 # -- what no reply can do to us
@@ -369,7 +562,7 @@ GOOD = answer(
 
 
 def refused_or_read(data: bytes) -> None:
-    if not is_reply_to(data, QUERY.id, QUERY):
+    if not is_reply_to(data, QUERY.id, QUERY.question):
         return
     try:
         reply = read_reply(data, QUERY)
@@ -377,10 +570,14 @@ def refused_or_read(data: bytes) -> None:
         return
     assert 0 <= reply.ttl <= TTL_LIMIT
     assert reply.chain[0] == QUERY.name
-    assert len(reply.body) <= len(data)
+    records = reply.body.records
+    assert END + len(records) <= len(data)
     for place in reply.ttl_places:
-        assert struct.unpack_from("!I", reply.body, place)[0] <= TTL_LIMIT
-    small = fit_reply(read_query(question("www.example.com", edns=None)), bytearray(reply.body), stream=False)
+        if records[place - 4 : place - 2] != struct.pack("!H", SOA):  # see the tests of negative answers
+            assert struct.unpack_from("!I", records, place)[0] <= TTL_LIMIT
+    counted_down(reply, 30)
+    with_ttl(reply, 30)
+    small = fit_reply(read_query(question("www.example.com", edns=None)), reply.body, stream=False)
     assert len(small) <= 512
 
 
@@ -402,6 +599,42 @@ def test_any_mutant_is_read_or_refused(changes: list[tuple[int, int]], end: int,
         mutant[place] = value
     refused_or_read(bytes(mutant))
     refused_or_read(bytes(mutant[:end]) + more)
+
+
+@st.composite
+def usual(draw: st.DrawFn) -> tuple[bytes, Query]:
+    """A reply as nearly all are: addresses of the very name, perhaps an OPT record; and now and then not quite."""
+    query = ask("www.example.com", draw(st.sampled_from(["A", "AAAA", "TXT"])))
+    width = draw(st.sampled_from([4, 16])) if draw(st.integers(0, 9)) == 0 else 4 if query.qtype == A else 16
+    ttls = st.sampled_from([0, 1, 29, 30, 60, 600, 601, TTL_LIMIT, TTL_LIMIT + 1, 2**31, 2**32 - 1])
+    records = [raw_record(HERE, query.qtype, draw(ttls), draw(st.binary(min_size=width, max_size=width)))]
+    records += [raw_record(HERE, query.qtype, 60, bytes(width))] * draw(st.integers(0, 3))
+    options = draw(st.sampled_from([b"", b"\0\x0a\0\x08" + b"c" * 8]))
+    extended = draw(st.sampled_from([0, 0, 0, 1 << 24, 0x8000]))
+    more = draw(st.integers(0, 1))
+    opt = b"\0" + struct.pack("!HHIH", OPT, 1232, extended, len(options)) + options
+    flags = draw(st.sampled_from([QR, QR | RA, QR | AA | AD, QR | TC, QR | 3]))
+    data = raw_reply(query, *records, *[opt] * more, counts=(len(records), 0, more), flags=flags)
+    if draw(st.integers(0, 3)) == 0:
+        mutant = bytearray(data)
+        mutant[draw(st.integers(END, len(data) - 1))] ^= draw(st.integers(1, 255))
+        data = bytes(mutant[: draw(st.integers(END, len(data)))])
+    return data + draw(st.sampled_from([b"", b"", b"x"])), query
+
+
+def outcome_of(work: Callable[[], Reply]) -> Reply | str:
+    try:
+        return work()
+    except (MessageError, struct.error, IndexError):
+        return "refused"
+
+
+@settings(max_examples=600)
+@given(usual(), st.sampled_from([(0, TTL_LIMIT), (30, 600)]))
+def test_the_short_way_reads_what_the_long_way_reads(made: tuple[bytes, Query], bounds: tuple[int, int]) -> None:
+    data, query = made
+    long_way = outcome_of(lambda: _Reader(data, query, *bounds).read())
+    assert outcome_of(lambda: read_reply(data, query, *bounds)) == long_way
 
 
 def test_a_reply_that_is_cut_anywhere_is_refused() -> None:

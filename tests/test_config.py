@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitwgd.config import Config
-from splitwgd.names import Scope, parse_name
+from splitwgd.config import _KEYS, Config
+from splitwgd.names import ROOT, Scope, parse_name
+from splitwgd.resolvers import SOURCES
 from splitwgd.servers import Server
 from splitwgd.wgconf import WgConfig
 from tests.samples import (
@@ -57,16 +60,19 @@ def test_the_designs_example_is_read() -> None:
     config = load(DESIGN_TOML, files=LISTS)
     (tunnel,) = config.tunnels
     patterns = "github.com =example.org *.example.net !status.github.com example.edu *.example.tv !x.edu"
-    assert " ".join(str(pattern) for pattern in tunnel.patterns) == patterns
+    assert " ".join(str(pattern) for pattern in (*tunnel.patterns, *tunnel.listed)) == patterns
     assert tunnel.networks == (ip_network("198.51.100.0/24"),)
     assert config.forward == ((parse_name("ts.net"), (Server(ip_address("100.100.100.100")),)),)
-    assert config.files == (PATH, "/etc/splitwg/lists/*.txt", *LISTS, WG_PATH)  # what the watcher looks at
+    assert config.files == (PATH, "/etc/splitwg/lists/*.txt", *LISTS, "/etc/hosts", WG_PATH)  # for the watcher
 
 
 def test_what_is_not_said_has_its_default() -> None:
     config = load(toml({}))
     assert [str(address) for address in config.listen] == ["127.0.0.53", "127.0.0.1", "::1"]
     assert (config.cache_size, config.redirect, config.bypass, config.forward) == (10_000, True, (), ())
+    assert (config.auto, config.cache_bytes, config.min_ttl, config.max_ttl) == (False, 64 << 20, 0, 86_400)
+    assert (config.stale, config.private, config.hosts) == (86_400, (), ())
+    assert (config.canary, config.icloud_relay, config.mix_case) == (True, False, False)
     routing = config.routing
     assert (routing.fwmark, routing.fwmask, routing.direct) == (0x1, 0xFF, 0xFE)
     assert (routing.table, routing.priority, routing.min_lifetime, routing.on_stop) == (100, 100, 3600, "closed")
@@ -78,6 +84,14 @@ def test_every_key_is_followed() -> None:
         {
             "dns.listen": '["127.0.0.1", "::1", "192.0.2.9"]',
             "dns.cache_size": "0",
+            "dns.cache_memory": "3",
+            "dns.min_ttl": "60",
+            "dns.max_ttl": "60",
+            "dns.stale": "259200",
+            "dns.private": '["Corp.example.", "10.in-addr.arpa"]',
+            "dns.canary": "false",
+            "dns.icloud_relay": "true",
+            "dns.mix_case": "true",
             "dns.redirect": "false",
             "dns.bypass": '["192.0.2.77", "2001:db8::77"]',
             "routing.fwmark": "0x1000",
@@ -90,6 +104,9 @@ def test_every_key_is_followed() -> None:
     )
     assert [str(address) for address in config.listen] == ["127.0.0.1", "::1", "192.0.2.9"]
     assert (config.cache_size, config.redirect) == (0, False)
+    assert (config.cache_bytes, config.min_ttl, config.max_ttl, config.stale) == (3 << 20, 60, 60, 259_200)
+    assert config.private == (parse_name("corp.example"), parse_name("10.in-addr.arpa"))
+    assert (config.canary, config.icloud_relay, config.mix_case) == (False, True, True)
     assert [str(address) for address in config.bypass] == ["192.0.2.77", "2001:db8::77"]
     routing = config.routing
     assert (routing.fwmark, routing.fwmask, routing.direct) == (0x1000, 0xF000, 0xE000)
@@ -107,10 +124,76 @@ def test_every_key_is_followed() -> None:
         ("[2620:fe::fe]", "2620:fe::fe"),
         ("[2620:fe::fe]:5353", "[2620:fe::fe]:5353"),
         ("127.0.0.1:5353", "127.0.0.1:5353"),  # another server of this machine
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("tls://9.9.9.9:853#DNS.quad9.net", "tls://9.9.9.9#dns.quad9.net"),
+        ("https://127.0.0.1/dns-query#localhost", "https://127.0.0.1#localhost"),
     ],
 )
-def test_a_server_is_an_address_and_perhaps_a_port(text: str, server: str) -> None:
-    assert [str(server) for server in config_with({"dns.default": f'["{text}"]'}).default] == [server]
+def test_servers_outside_are_written_in_these_ways(text: str, server: str) -> None:
+    config = config_with({"dns.default": f'["{text}"]', "dns.forward": f'{{ "a.b" = ["{text}"] }}'})
+    assert [str(server) for server in config.default] == [server]
+    assert [str(server) for server in config.forward[0][1]] == [server]
+
+
+@pytest.mark.parametrize("text", ["10.1.0.1:5353", "tls://10.1.0.1#dns.example", "https://[fd00::1]/q#dns.example"])
+def test_servers_behind_the_tunnel_are_written_in_the_same_ways(text: str) -> None:
+    assert [str(server) for server in config_with({"dns.tunneled": f'["{text}"]'}).tunnels[0].servers] == [text]
+
+
+def test_a_server_that_is_named_twice_is_asked_once() -> None:
+    config = config_with({"dns.default": '["9.9.9.9", "tls://9.9.9.9#a.b", "9.9.9.9:53", "tls://9.9.9.9:853#A.B."]'})
+    assert [str(server) for server in config.default] == ["9.9.9.9", "tls://9.9.9.9#a.b"]
+
+
+# -- what this machine knows
+
+
+AUTO = toml({"dns.default": '"auto"'})
+
+
+def test_auto_takes_the_servers_that_the_network_gave_and_follows_their_files() -> None:
+    text = "nameserver 127.0.0.1\nnameserver 192.0.2.1\nnameserver 192.0.2.1\nnameserver fe80::1%2\n"
+    config = load(AUTO, files={"/etc/resolv.conf": text})
+    assert (config.auto, [str(server) for server in config.default]) == (True, ["192.0.2.1", "fe80::1%2"])
+    assert config.files == (PATH, *SOURCES, "/etc/hosts", WG_PATH)
+    assert config.notes == ()
+
+
+def test_without_a_network_auto_has_no_server_and_says_so() -> None:
+    config = load(AUTO, files={"/etc/resolv.conf": "nameserver 127.0.0.53\n"})
+    assert (config.auto, config.default) == (True, ())
+    assert config.notes == (f"{PATH}: dns.default: the network has named no server; only tunneled names resolve",)
+    assert config.files == (PATH, *SOURCES, "/etc/hosts", WG_PATH)
+
+
+def test_auto_never_takes_an_address_that_splitwgd_listens_on() -> None:
+    listen = {"dns.default": '"auto"', "dns.listen": '["127.0.0.1", "::1", "192.0.2.9"]'}
+    config = load(toml(listen), files={"/etc/resolv.conf": "nameserver 192.0.2.9\nnameserver 192.0.2.1\n"})
+    assert [str(server) for server in config.default] == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("zone", [".", "*"])
+def test_all_names_may_lead_to_private_addresses(zone: str) -> None:
+    assert config_with({"dns.private": f'["{zone}"]'}).private == (ROOT,)
+
+
+def test_the_hosts_file_is_read_if_there_is_one() -> None:
+    config = load(toml({}), files={"/etc/hosts": b"192.0.2.5 nas # M\xfcller's\n127.0.0.1 localhost\n"})
+    assert config.hosts == ((parse_name("nas"), (ip_address("192.0.2.5"),)),)
+
+
+@pytest.mark.parametrize("path", ["/etc/hosts", *SOURCES])
+def test_a_file_of_the_systems_that_cannot_be_read_is_passed_over(path: str) -> None:
+    forbidden = PermissionError(13, "Permission denied")
+    config = load(AUTO, files={path.replace("*", "eth0"): forbidden})
+    assert (config.default, config.hosts) == ((), ())
+
+
+def test_the_example_shows_every_key_with_its_default() -> None:
+    example = (Path(__file__).parent.parent / "etc/domains.toml").read_text()
+    shown = [line.removeprefix("# ") for line in example.splitlines() if not line.startswith("##")]
+    assert load("\n".join(shown)) == load(example)
+    assert set(tomllib.loads("\n".join(shown))["dns"]) == set(_KEYS["dns"])
 
 
 @pytest.mark.parametrize("text", ["example.com", "EXAMPLE.com.", "eXample.COM"])
@@ -197,7 +280,36 @@ WRONG_VALUES = [
     ("dns.tunneled", "", 'dns.tunneled: is missing; write ["10.1.0.1"]'),
     ("dns.tunneled", "[]", 'dns.tunneled: is empty; write ["10.1.0.1"]'),
     ("dns.tunneled", '"10.1.0.1"', "dns.tunneled: = '10.1.0.1' is no list; write a list, as in"),
-    ("dns.default", "", 'dns.default: is missing; write ["9.9.9.9"]'),
+    ("dns.default", "", 'dns.default: is missing; write ["9.9.9.9"], or "auto" for what the network gives'),
+    ("dns.default", "[]", 'dns.default: is empty; write ["9.9.9.9"], or "auto"'),
+    ("dns.default", '"Auto"', "dns.default: = 'Auto' is no list; write a list, as in"),
+    ("dns.default", "true", "dns.default: = True is no list; write a list, as in"),
+    ("dns.default", '["auto"]', "dns.default: = ['auto']; write default = \"auto\", without brackets"),
+    ("dns.default", '["9.9.9.9", "auto"]', "dns.default[1]: = 'auto': is no IP address"),
+    ("dns.tunneled", '"auto"', "dns.tunneled: = 'auto' is no list"),
+    ("dns.forward", '{ "ts.net" = "auto" }', "dns.forward.'ts.net': = 'auto' is no list"),
+    (
+        "dns.default",
+        '["tls://dns.quad9.net"]',
+        "dns.default[0]: = 'tls://dns.quad9.net': is no IP address; write the address, and a name only behind #: tls://9",
+    ),
+    ("dns.default", '["tls://9.9.9.9"]', "dns.default[0]: = 'tls://9.9.9.9': does not say which name the certifi"),
+    ("dns.default", '["tls://127.0.0.1:53#a.b"]', "dns.default: tls://127.0.0.1:53#a.b is splitwgd itself"),
+    ("dns.tunneled", '["fe80::1%wg0"]', "dns.tunneled: fe80::1%wg0 is on a link of this machine; name a server behind"),
+    ("dns.cache_memory", "0", "dns.cache_memory: = 0; write a number from 1 to 65536"),
+    ("dns.min_ttl", "3601", "dns.min_ttl: = 3601; write a number from 0 to 3600"),
+    ("dns.min_ttl", "-1", "dns.min_ttl: = -1; write a number from 0 to 3600"),
+    ("dns.max_ttl", "0", "dns.max_ttl: = 0; write a number from 1 to 86400"),
+    ("dns.max_ttl", "86401", "dns.max_ttl: = 86401; write a number from 1 to 86400"),
+    ("dns.stale", "259201", "dns.stale: = 259201; write a number from 0 to 259200"),
+    ("dns.stale", "false", "dns.stale: = False; write a number"),
+    ("dns.private", '"corp.example"', "dns.private: = 'corp.example' is no list; write a list, as in [\"a zone"),
+    ("dns.private", '["*.corp.example"]', "dns.private[0]: = '*.corp.example': a star"),
+    ("dns.private", '["192.168.0.0/16"]', "dns.private[0]: = '192.168.0.0/16': a slash"),
+    ("dns.private", '[""]', "dns.private[0]: = '': an empty name"),
+    ("dns.canary", "1", "dns.canary: = 1; write true or false"),
+    ("dns.icloud_relay", '"no"', "dns.icloud_relay: = 'no'; write true or false"),
+    ("dns.mix_case", "0", "dns.mix_case: = 0; write true or false"),
     ("dns.default", "[9.9]", "dns.default[0]: = 9.9 is no text; write a server's address such as 9.9.9.9, in quot"),
     ("dns.default", '["9.9.9.9", "dns.quad9.net"]', "dns.default[1]: = 'dns.quad9.net': is no IP address; write"),
     ("dns.default", '["9.9.9.9:0"]', "dns.default[0]: = '9.9.9.9:0': has no valid port"),
@@ -299,6 +411,11 @@ def test_a_section_that_is_no_table_is_told(section: str) -> None:
     )
 
 
+def test_a_life_can_not_be_longer_at_least_than_at_most() -> None:
+    (problem,) = problems_with({"dns.min_ttl": "300", "dns.max_ttl": "299"})
+    assert problem == "dns.min_ttl: 300 is more than max_ttl 299; lower it, or raise max_ttl"
+
+
 @pytest.mark.parametrize("name", ["ts.net", "=ts.net", "*.ts.net", "TS.net."])
 def test_a_name_cannot_be_tunneled_and_a_zone_of_its_own(name: str) -> None:
     (problem,) = problems_with({"tunneled.domains": f'["{name}"]', "dns.forward": '{ "ts.net" = ["100.100.100.100"] }'})
@@ -393,7 +510,11 @@ CANNOT_WORK = [
     ("dns.default", '["0.0.0.0"]', "dns.default[0]: = '0.0.0.0': is another name for this machine"),
     ("dns.default", '["::"]', "dns.default[0]: = '::': is another name for this machine"),
     ("dns.default", '["::ffff:127.0.0.1"]', "dns.default[0]: = '::ffff:127.0.0.1': is another name for"),
-    ("dns.default", '["fe80::1%eth0"]', "dns.default[0]: = 'fe80::1%eth0': has a scope"),
+    (
+        "dns.default",
+        '["fe80::1"]',
+        "dns.default[0]: = 'fe80::1': is link-local and does not say on which link; write fe",
+    ),
     ("dns.bypass", '["fe80::1%eth0"]', "dns.bypass[0]: = 'fe80::1%eth0': has a scope"),
     ("dns.bypass", '["2001:db8::1% } accept\\n"]', "dns.bypass[0]: = '2001:db8::1% } accept\\n': has a scope"),
     ("tunneled.networks", '["2001:db8::%x/64"]', "tunneled.networks[0]: = '2001:db8::%x/64': never leaves this"),
@@ -418,7 +539,25 @@ def test_a_path_with_a_zero_byte_is_a_problem_and_no_traceback(key: str, value: 
 
 
 values = st.sampled_from(
-    ["0", "-1", "1.5", "true", '""', '"x"', '"::1"', '"a.b"', "[]", "[[]]", "[1]", '["x"]', "{}", "{ a = 1 }"]
+    [
+        "0",
+        "-1",
+        "1.5",
+        "true",
+        '""',
+        '"x"',
+        '"auto"',
+        '["auto"]',
+        '["tls://9.9.9.9#a"]',
+        '"::1"',
+        '"a.b"',
+        "[]",
+        "[[]]",
+        "[1]",
+        '["x"]',
+        "{}",
+        "{ a = 1 }",
+    ]
 )
 keys = st.sampled_from([key for key, *_ in WRONG_VALUES if "." in key])
 

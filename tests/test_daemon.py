@@ -1,16 +1,30 @@
-"""The program splitwgd as far as it needs no root: --check, wrong configurations, its words and exit status."""
+"""The program splitwgd as far as it needs no root: --check, wrong configurations, its words and exit status, and
+what it makes of a configuration and of its surroundings. The rest: tests/kernel/test_daemon_runs.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from splitwgd import __version__
-from tests.worlds import WG
+from splitwgd.config import Config, load_config
+from splitwgd.daemon import Daemon
+from splitwgd.errors import KernelError
+from splitwgd.message import Why
+from splitwgd.names import parse_name
+from splitwgd.objects import Surroundings
+from splitwgd.store import Disk
+from tests.worlds import WG, ip, make_config
 
 TOML = """
 [dns]
@@ -53,6 +67,12 @@ def test_a_configuration_in_order_is_said_to_be_so_and_nothing_is_started(path: 
     done = check(path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{path} is in order: 2 domains\n"
+
+
+def test_the_names_of_lists_are_counted_too(path: Path) -> None:
+    (path.parent / "more.txt").write_text("a.example\nb.example\n")
+    path.write_text(TOML.replace("[tunneled]", '[tunneled]\nlists = ["*.txt"]'))
+    assert check(path).stdout == f"{path} is in order: 4 domains\n"
 
 
 def test_what_of_the_wg_quick_file_is_not_followed_is_told(path: Path) -> None:
@@ -128,3 +148,134 @@ def test_the_call(arguments: list[str], status: int, words: str) -> None:
     assert done.returncode == status
     assert words in done.stdout + done.stderr
     assert (done.stdout + done.stderr).startswith(("usage: splitwgd", "splitwgd "))
+
+
+# -- from the inside
+
+
+@pytest.fixture(autouse=True)
+def no_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a socket to talk to, the library leaves its own unclosed."""
+    monkeypatch.setattr("sdnotify.SystemdNotifier", lambda: SimpleNamespace(notify=lambda text: None))
+
+
+def play(story: Callable[[Daemon], Awaitable[None]], config: Config | None = None) -> None:
+    """With a daemon that has been made and not started: it has touched nothing yet."""
+
+    async def run() -> None:
+        daemon = Daemon(config or make_config())
+        daemon._line = unknown  # type: ignore[method-assign]
+        try:
+            await story(daemon)
+        finally:
+            daemon.watcher.close()
+            daemon.forwarder.upstreams.close()
+            daemon.forwarder.gate.elements.close()
+            await daemon.reconciler.close()
+
+    async def unknown() -> str:
+        return "unknown"
+
+    asyncio.run(run())
+
+
+def test_numbers_and_switches_reach_their_places() -> None:
+    async def story(daemon: Daemon) -> None:
+        def settings() -> list[object]:
+            forwarder = daemon.forwarder
+            cache, upstreams = forwarder.cache, forwarder.upstreams
+            kept = [cache.size, cache.memory, cache.stale_for, upstreams.ttl_bounds, upstreams.mix_case]
+            return [*kept, daemon.ledger.min_lifetime]
+
+        assert settings() == [77, 3 << 20, 60, (5, 500), True, 7200]
+        daemon._adjust(make_config())
+        assert settings() == [10_000, 64 << 20, 86_400, (0, 86_400), False, 3600]
+
+    dns = "cache_size = 77\ncache_memory = 3\nstale = 60\nmin_ttl = 5\nmax_ttl = 500\nmix_case = true"
+    play(story, make_config(dns=dns, routing="min_lifetime = 7200"))
+
+
+def test_replies_that_are_ready_are_the_listeners() -> None:
+    async def story(daemon: Daemon) -> None:
+        assert daemon.listener.ready is daemon.forwarder.ready
+
+    play(story)
+
+
+def test_tunneled_names_may_not_lead_to_what_the_tunnel_and_this_machine_need() -> None:
+    config = make_config(
+        dns='private = ["corp.example"]\nforward = {"ts.net" = ["192.0.2.100"]}', networks='"192.0.2.128/25"'
+    )
+
+    async def story(daemon: Daemon) -> None:
+        daemon.surroundings = Surroundings(frozenset({ip("192.0.2.1").packed, ip("2001:db8::1").packed}))
+        admission = daemon._admission(config)
+        needed = ("10.1.0.1", "203.0.113.53", "192.0.2.100", "198.51.100.130", "192.0.2.1", "2001:db8::1")
+        assert admission.taken == {ip(address).packed for address in needed}
+        assert all(admission.objection(ip(address).packed, b"\0") for address in needed)
+        assert admission.private == {parse_name("corp.example")}
+        assert admission.is_listed(ip("192.0.2.200").packed)
+
+    play(story, config)
+
+
+def test_another_network_is_noticed_and_the_same_one_is_no_news() -> None:
+    async def story(daemon: Daemon) -> None:
+        story: list[str] = []
+        forwarder: Any = daemon.forwarder
+        forwarder.upstreams.refresh = lambda: story.append("refresh")
+        forwarder.upstreams.look_for_loops = lambda groups: story.append(",".join(g.name for g in groups))
+        found = Surroundings(frozenset({ip("192.0.2.1").packed}))
+
+        async def surroundings() -> Surroundings:
+            return found
+
+        daemon.reconciler.surroundings = surroundings  # type: ignore[method-assign]
+        forwarder.cache.fail(b"a question", forwarder.zones.default, Why(22, "no server"), daemon.loop.time())
+        for _ in range(2):
+            await daemon._look_around()
+            assert story == ["refresh", "default,wg0"]
+        assert forwarder.cache.failure(b"a question", daemon.loop.time()) is None
+        assert forwarder.vetting.admission.objection(ip("192.0.2.1").packed, b"\0")
+        found = replace(found, links=frozenset({(2, "eth0", True)}))
+        await daemon._look_around()
+        assert story[2:] == ["refresh", "default,wg0"]
+
+    play(story)
+
+
+def test_surroundings_that_cannot_be_read_are_told_and_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(daemon: Daemon) -> None:
+        async def surroundings() -> Surroundings:
+            raise KernelError("netlink: No buffer space available")
+
+        daemon.reconciler.surroundings = surroundings  # type: ignore[method-assign]
+        before = daemon.forwarder.vetting
+        await daemon._look_around()
+        assert daemon.forwarder.vetting is before
+
+    play(story)
+    assert "the addresses of this machine cannot be read: netlink: No buffer space available" in caplog.text
+
+
+def test_a_mistake_is_told_once_unless_a_reload_was_asked_for(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config(str(path), Disk())
+    path.write_text("[dns")
+
+    async def story(daemon: Daemon) -> None:
+        for forced in (False, False, True, False):
+            await daemon._try_reload(forced)
+        assert daemon.config is config
+
+    play(story, config)
+    assert len([record for record in caplog.records if "is not TOML" in record.getMessage()]) == 2
+
+
+def test_an_unknown_command_is_told() -> None:
+    async def story(daemon: Daemon) -> None:
+        assert await daemon._command({"do": "dance"}) == {"error": "there is no 'dance'"}
+        assert not daemon.stopped.is_set()
+        assert await daemon._command({"do": "teardown"}) == {"pid": os.getpid()}
+        assert daemon.stopped.is_set() and daemon.teardown
+
+    play(story)

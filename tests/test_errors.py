@@ -42,3 +42,9 @@ def test_a_config_error_tells_every_problem_on_a_line_of_its_own() -> None:
 def test_every_error_is_ours_and_has_an_exit_status(error: SplitwgError, status: int) -> None:
     assert isinstance(error, SplitwgError)
     assert error.exit_status == status
+
+
+def test_an_upstream_error_tells_whether_there_was_a_way_to_anybody() -> None:
+    assert not UpstreamError("wg0: no answer in time").no_way
+    error = UpstreamError("wg0: 10.1.0.1 No such device", no_way=True)
+    assert error.no_way and str(error) == "wg0: 10.1.0.1 No such device"

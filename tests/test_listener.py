@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from splitwgd import connection
 from splitwgd import listener as listener_module
 from splitwgd.errors import MachineError
 from splitwgd.listener import Client, Listener
@@ -47,14 +48,14 @@ Story = Callable[[Listener, Desk], Awaitable[None]]
 
 def play(story: Story, addresses: tuple[Ip, ...] = (V4, V6)) -> None:
     async def run() -> None:
-        listener, desk = Listener(asyncio.get_running_loop()), Desk()
+        listener, desk = Listener(asyncio.get_running_loop(), {}), Desk()
         listener.bind(addresses)
         await listener.start(desk.take)
         try:
             await story(listener, desk)
         finally:
             listener.close()
-            await eventually(lambda: not listener.connections)
+            await eventually(lambda: len(listener.crowd) == 0)
 
     asyncio.run(run())
 
@@ -178,32 +179,6 @@ def test_questions_on_one_connection_are_answered_one_after_another(port: int, a
     play(story)
 
 
-def test_pipelined_questions_are_answered_as_they_become_ready(port: int) -> None:
-    async def story(listener: Listener, desk: Desk) -> None:
-        reader, writer = await stream(port)
-        writer.write(framed(b"slow", b"a1", b"slower", b"a2"))
-        assert [await reply(reader) for _ in range(2)] == [b"re a1", b"re a2"]
-        for data, client in reversed(desk.kept):
-            client.send(data)
-        assert [await reply(reader) for _ in range(2)] == [b"slower", b"slow"]
-        await bye(writer)
-
-    play(story)
-
-
-def test_a_question_may_come_byte_by_byte(port: int) -> None:
-    async def story(listener: Listener, desk: Desk) -> None:
-        reader, writer = await stream(port)
-        for byte in framed(b"a1", b"a2"):
-            writer.write(bytes([byte]))
-            await writer.drain()
-            await asyncio.sleep(0)
-        assert [await reply(reader) for _ in range(2)] == [b"re a1", b"re a2"]
-        await bye(writer)
-
-    play(story)
-
-
 def test_an_empty_message_is_handed_on_and_the_next_is_read(port: int) -> None:
     async def story(listener: Listener, desk: Desk) -> None:
         reader, writer = await stream(port)
@@ -220,36 +195,15 @@ def test_half_a_message_and_goodbye_is_nothing(port: int) -> None:
         _, writer = await stream(port)
         writer.write(framed(b"a question")[:-1])
         await bye(writer)
-        await eventually(lambda: not listener.connections)
+        await eventually(lambda: len(listener.crowd) == 0)
         assert await over_udp(port, b"a1", replies=1) == [b"re a1"]
         assert desk.taken == [b"a1"]
 
     play(story)
 
 
-def test_who_sends_no_whole_question_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener_module, "_IDLE", 0.2)
-
-    async def story(listener: Listener, desk: Desk) -> None:
-        reader, writer = await stream(port)
-        drip = asyncio.create_task(dripping(writer))
-        assert await hung_up(reader)
-        drip.cancel()
-        await asyncio.gather(drip, return_exceptions=True)
-        await bye(writer)
-        assert desk.taken == []
-
-    async def dripping(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"\xff\xff")
-        while True:
-            writer.write(b"x")
-            await asyncio.sleep(0.02)
-
-    play(story)
-
-
 def test_an_idle_connection_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener_module, "_IDLE", 0.1)
+    monkeypatch.setattr(connection, "IDLE", 0.1)
 
     async def story(listener: Listener, desk: Desk) -> None:
         reader, writer = await stream(port)
@@ -261,50 +215,74 @@ def test_an_idle_connection_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyP
     play(story)
 
 
-def test_an_answer_after_the_client_hung_up_is_dropped(port: int) -> None:
+@pytest.mark.parametrize(
+    "count",
+    [
+        50,
+        
+            3000,
+    ],
+)
+def test_any_number_of_questions_whose_answers_are_there_at_once_is_answered(port: int, count: int) -> None:
     async def story(listener: Listener, desk: Desk) -> None:
-        _, writer = await stream(port)
-        writer.write(framed(b"slow"))
-        await eventually(lambda: desk.kept)
+        reader, writer = await stream(port)
+        writer.write(framed(*(b"a%d" % number for number in range(count))))
+        try:
+            assert [await reply(reader) for _ in range(count)] == [b"re a%d" % number for number in range(count)]
+        finally:
+            await bye(writer)
+
+    play(story)
+
+
+def test_who_deserves_no_answer_is_hung_up_on_over_tcp_and_ignored_over_udp(port: int) -> None:
+    async def story(listener: Listener, desk: Desk) -> None:
+        await over_udp(port, b"noise", replies=0)
+        reader, writer = await stream(port)
+        writer.write(framed(b"noise"))
+        await eventually(lambda: len(desk.kept) == 2)
+        for _, client in desk.kept:
+            client.hang_up()
+        assert await hung_up(reader)
         await bye(writer)
-        await eventually(lambda: not listener.connections)
-        desk.kept[0][1].send(b"too late")
         assert await over_udp(port, b"a1", replies=1) == [b"re a1"]
 
     play(story)
 
 
-def test_more_connections_than_the_limit_are_hung_up_on_and_the_others_go_on(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listener_module, "_CONNECTIONS", 3)
+# -- replies that are ready
 
+
+def test_a_ready_reply_is_sent_with_the_askers_id_and_nobody_is_bothered(port: int) -> None:
     async def story(listener: Listener, desk: Desk) -> None:
-        kept = [await stream(port) for _ in range(3)]
-        await eventually(lambda: len(listener.connections) == 3)
-        reader, writer = await stream(port)
-        assert await hung_up(reader)
-        await bye(writer)
-        for reader, writer in kept:
-            writer.write(framed(b"a1"))
-            assert await reply(reader) == b"re a1"
-        await bye(kept[0][1])
-        await eventually(lambda: len(listener.connections) == 2)
-        reader, writer = await stream(port)
-        writer.write(framed(b"a2"))
-        assert await reply(reader) == b"re a2"
-        for each in (writer, kept[1][1], kept[2][1]):
-            await bye(each)
+        listener.ready[b"-question"] = b"-reply"
+        assert await over_udp(port, b"\x12\x34-question", b"zz-question", replies=2) == [b"\x12\x34-reply", b"zz-reply"]
+        assert await over_udp(port, b"a1-another", replies=1) == [b"re a1-another"]
+        assert (desk.taken, listener.given) == ([b"a1-another"], 2)
+        listener.ready.clear()
+        assert await over_udp(port, b"a2-question", replies=1) == [b"re a2-question"]
 
     play(story)
 
 
-def test_who_asks_without_end_and_waits_for_nothing_is_hung_up_on(port: int) -> None:
+def test_a_ready_reply_is_not_for_streams(port: int) -> None:
     async def story(listener: Listener, desk: Desk) -> None:
+        listener.ready[b"-question"] = b"-reply, cut to what a datagram can hold"
         reader, writer = await stream(port)
-        writer.write(framed(*[b"slow"] * (listener_module._PIPELINED + 1)))
-        assert await hung_up(reader)
+        writer.write(framed(b"a1-question"))
+        assert await reply(reader) == b"re a1-question"
         await bye(writer)
+        assert listener.given == 0
+
+    play(story)
+
+
+@pytest.mark.parametrize("message", [b"", b"x", b"xy"])
+def test_a_datagram_without_anything_after_its_id_is_no_question_that_is_ready(port: int, message: bytes) -> None:
+    async def story(listener: Listener, desk: Desk) -> None:
+        listener.ready[b"-question"] = b"-reply"
+        await over_udp(port, message, replies=0)
+        await eventually(lambda: desk.taken == [message])
 
     play(story)
 
@@ -314,7 +292,7 @@ def test_who_asks_without_end_and_waits_for_nothing_is_hung_up_on(port: int) -> 
 
 def test_questions_wait_in_the_sockets_until_the_start(port: int) -> None:
     async def run() -> None:
-        listener, desk = Listener(asyncio.get_running_loop()), Desk()
+        listener, desk = Listener(asyncio.get_running_loop(), {}), Desk()
         listener.bind((V4,))
         question = asyncio.create_task(over_udp(port, b"a1", replies=1))
         reader, writer = await stream(port)
@@ -326,7 +304,7 @@ def test_questions_wait_in_the_sockets_until_the_start(port: int) -> None:
         assert await reply(reader) == b"re a2"
         await bye(writer)
         listener.close()
-        await eventually(lambda: not listener.connections)
+        await eventually(lambda: len(listener.crowd) == 0)
 
     asyncio.run(run())
 
@@ -388,7 +366,7 @@ def test_a_taken_port_is_told_with_its_holder_and_nothing_is_opened(port: int, t
         assert other.stdout.readline() == b"bound\n"
 
         async def run() -> None:
-            listener = Listener(asyncio.get_running_loop())
+            listener = Listener(asyncio.get_running_loop(), {})
             with pytest.raises(MachineError) as error:
                 listener.bind((V4, ip("127.0.0.2")))
             words = str(error.value)
@@ -408,6 +386,6 @@ def test_a_taken_port_is_told_with_its_holder_and_nothing_is_opened(port: int, t
 def test_an_address_that_is_not_there_is_told(port: int, address: str, words: str) -> None:
     async def run() -> None:
         with pytest.raises(MachineError, match=f"cannot listen on {address} port {port} .UDP.: {words}"):
-            Listener(asyncio.get_running_loop()).bind((ip(address),))
+            Listener(asyncio.get_running_loop(), {}).bind((ip(address),))
 
     asyncio.run(run())

@@ -16,7 +16,10 @@ from splitwgd.message import (
     AD,
     BADVERS,
     CD,
+    COOKIE,
+    EXTENDED_ERROR,
     FORMERR,
+    META_TYPES,
     NOTIMP,
     OPT,
     QR,
@@ -26,16 +29,19 @@ from splitwgd.message import (
     SERVFAIL,
     TC,
     BadQuery,
+    Body,
     Query,
+    Why,
     error_reply,
     fit_reply,
+    option,
     question_for,
     read_query,
     skip_name,
     upstream_query,
 )
 from splitwgd.names import parse_name
-from tests.samples import answer, ask, question, raw_record
+from tests.samples import answer, ask, extended_error, question, raw_record
 
 NAME = b"\x06github\x03com\0"
 A_IN = b"\0\1\0\1"
@@ -148,6 +154,10 @@ MALFORMED = [
     (packet(counts=(1, 0, 0, 1), rest=raw_record(b"\0", length=3)), "an RDLENGTH that is too short"),
     (packet(counts=(1, 0, 0, 2), rest=opt() + opt()), "two OPT records"),
     (packet(counts=(1, 0, 0, 1), rest=opt()[:-1]), "a cut OPT"),
+    (packet(counts=(1, 0, 0, 1), rest=opt(owner=NAME)), "an OPT that is not at the root"),
+    (packet(counts=(1, 0, 0, 1), rest=opt(owner=b"\xc0\x0c")), "an OPT at a pointer"),
+    (packet(counts=(1, 1, 0, 0), rest=opt()), "an OPT among the answers"),
+    (packet(counts=(1, 0, 1, 0), rest=opt()), "an OPT among the authorities"),
     (packet(counts=(1, 1, 0, 0), rest=b"\x7f"), "an owner of an unknown kind"),
     (packet(counts=(1, 1, 0, 0), rest=b"\xc0"), "half a pointer"),
 ]
@@ -175,9 +185,25 @@ def test_another_class_is_refused(qclass: int) -> None:
     assert DNSRecord.parse(caught.value.reply).header.rcode == REFUSED
 
 
-def test_an_unknown_edns_version_is_badvers() -> None:
+@pytest.mark.parametrize("qtype", sorted(META_TYPES))
+def test_a_type_that_is_no_data_is_refused(qtype: int) -> None:
     with pytest.raises(BadQuery) as caught:
-        read_query(packet(counts=(1, 0, 0, 1), rest=opt(version=1)))
+        read_query(packet(end=struct.pack("!HH", qtype, 1)))
+    assert caught.value.reply is not None
+    reply = DNSRecord.parse(caught.value.reply)
+    assert (reply.header.rcode, reply.q.qtype, reply.rr) == (REFUSED, qtype, [])
+
+
+@pytest.mark.parametrize("qtype", [0, 10, 40, 42, 248, 255, 256, 65280, 65535])
+def test_any_other_type_is_passed_on(qtype: int) -> None:
+    assert read_query(packet(end=struct.pack("!HH", qtype, 1))).qtype == qtype
+
+
+@pytest.mark.parametrize("version", [1, 2, 255])
+@pytest.mark.parametrize("end", [A_IN, b"\0\xfc\0\1", b"\0\1\0\3"], ids=["A", "AXFR", "CH"])
+def test_an_unknown_edns_version_is_badvers(version: int, end: bytes) -> None:
+    with pytest.raises(BadQuery) as caught:
+        read_query(packet(counts=(1, 0, 0, 1), rest=opt(version=version), end=end))
     assert caught.value.reply is not None
     reply = DNSRecord.parse(caught.value.reply)
     (record,) = reply.ar
@@ -253,28 +279,46 @@ def test_a_label_of_an_unknown_kind_is_not_skipped() -> None:
 def test_upstream_is_asked_in_our_own_words(do: int, cd: int) -> None:
     query = read_query(question("GitHub.com", edns=512, do=do))
     query = with_flags(query, query.flags & ~RD | CD * cd | AA | TC)
-    record = DNSRecord.parse(upstream_query(query, 0xBEEF))
+    record = DNSRecord.parse(upstream_query(query, 0xBEEF, query.question))
     assert (record.header.id, record.header.rd, record.header.cd) == (0xBEEF, 1, cd)
     assert (record.header.qr, record.header.aa, record.header.tc) == (0, 0, 0)
+    assert record.header.ad == 1  # RFC 6840 §5.7: who asks next may want to know, even if this one does not
     assert str(record.q.qname) == "GitHub.com."
     (edns,) = record.ar
     assert (edns.rtype, edns.edns_len, edns.edns_do) == (OPT, 1232, do)
+
+
+def test_upstream_is_asked_by_the_question_as_it_is_to_be_sent() -> None:
+    record = DNSRecord.parse(upstream_query(ask("github.com"), 1, b"\x06gItHUb\x03COM\0" + A_IN))
+    assert record.q.qname.label == (b"gItHUb", b"COM")
+
+
+def test_the_clients_options_stay_here_and_ours_go_out() -> None:
+    asked = read_query(packet(counts=(1, 0, 0, 1), rest=opt(rdata=option(8, b"\0\1\x18\0\xc6\x33\x64"))))
+    (edns,) = DNSRecord.parse(upstream_query(asked, 1, asked.question, option(COOKIE, b"ourcooki"))).ar
+    assert [(found.code, found.data) for found in edns.rdata] == [(COOKIE, b"ourcooki")]
+
+
+def test_a_server_that_knows_no_edns_is_asked_without_it() -> None:
+    query = read_query(question(do=1))
+    record = DNSRecord.parse(upstream_query(query, 1, query.question, None))
+    assert (record.ar, record.header.rd, str(record.q.qname)) == ([], 1, "github.com.")
 
 
 def test_a_question_of_our_own_is_one_that_a_client_could_ask() -> None:
     query = question_for(parse_name("vpn.example.com"), 28)
     asked = read_query(question("vpn.example.com", "AAAA"))
     assert (query.key, query.question, query.name) == (asked.key, asked.question, asked.name)
-    assert read_query(upstream_query(query, 1)).key == query.key
+    assert read_query(upstream_query(query, 1, query.question)).key == query.key
 
 
 # -- replies
 
 
-def body(query: Query, zone: str = "github.com. 60 IN A 192.0.2.1", flags: int = QR | RD | RA) -> bytearray:
-    data = bytearray(answer(query, zone))
-    struct.pack_into("!HH", data, 0, 0xFFFF, flags)
-    return data
+def body(query: Query, zone: str = "github.com. 60 IN A 192.0.2.1", flags: int = QR | RD | RA) -> Body:
+    data = answer(query, zone)
+    answers, authorities = struct.unpack_from("!HH", data, 6)
+    return Body(flags, answers, authorities, data[12 + len(query.question) :])
 
 
 def test_a_reply_bears_the_askers_id_and_echoes_its_case() -> None:
@@ -294,11 +338,14 @@ def test_a_reply_has_an_opt_only_if_the_question_had_one(edns: int | None, recor
         assert [record.rtype for record in DNSRecord.parse(reply).ar] == [OPT] * records
 
 
-def test_the_opt_comes_after_the_records_that_are_there() -> None:
-    query = ask()
-    data = body(query) + raw_record(b"\xc0\x0c", rdata=b"\x7f\0\0\1")
-    struct.pack_into("!H", data, 10, 1)
-    assert [record.rtype for record in DNSRecord.parse(fit_reply(query, data, False)).ar] == [1, OPT]
+def test_the_opt_comes_after_the_records_and_says_what_we_can_take() -> None:
+    query = read_query(question(edns=4096, do=1))
+    made = body(query)
+    made = Body(made.flags, made.answers, 1, made.records + raw_record(b"\xc0\x0c", 6, rdata=b"\0\0" + bytes(20)))
+    record = DNSRecord.parse(fit_reply(query, made, False))
+    assert (len(record.rr), len(record.auth)) == (1, 1)
+    (edns,) = record.ar
+    assert (edns.rtype, edns.edns_len, edns.edns_do, edns.edns_ver, edns.rdata) == (OPT, 1232, 1, 0, [])
 
 
 @pytest.mark.parametrize(
@@ -353,12 +400,13 @@ def test_over_tcp_nothing_is_cut() -> None:
     assert (record.header.tc, len(record.rr)) == (0, 200)
 
 
-def test_over_tcp_a_reply_does_not_outgrow_its_length() -> None:
-    query = ask()
-    data = body(query) + raw_record(b"\xc0\x0c", 16, rdata=b"x" * (65535 - len(body(query)) - 12))
-    struct.pack_into("!H", data, 6, 2)
-    assert len(data) == 65535
-    assert len(fit_reply(query, data, stream=True)) <= 65535
+@pytest.mark.parametrize(("length", "cut"), [(65535, 0), (65536, 1)])
+def test_over_tcp_a_reply_does_not_outgrow_its_length(length: int, cut: int) -> None:
+    query = read_query(question(edns=None))
+    text = b"x" * (length - 12 - len(query.question) - 12)
+    reply = fit_reply(query, Body(QR, 1, 0, raw_record(b"\xc0\x0c", 99, rdata=text)), stream=True)
+    assert DNSRecord.parse(reply).header.tc == cut
+    assert len(reply) == (12 + len(query.question) if cut else length)
 
 
 @pytest.mark.parametrize("rcode", [SERVFAIL, REFUSED, NOTIMP, FORMERR])
@@ -370,3 +418,51 @@ def test_an_error_is_a_reply_without_records(rcode: int, edns: int | None) -> No
     assert (record.header.qr, record.header.rd, record.header.ra, record.header.cd) == (1, 1, 1, 1)
     assert str(record.q.qname) == "GitHub.com."
     assert (record.rr, record.auth) == ([], [])
+    assert extended_error(record) is None
+
+
+# -- why (RFC 8914)
+
+WHY = Why(23, "splitwg: the tunnel wg0 is down")
+
+
+@pytest.mark.parametrize("do", [0, 1])
+def test_an_error_says_why_to_whom_can_hear_it(do: int) -> None:
+    record = DNSRecord.parse(error_reply(read_query(question(do=do)), SERVFAIL, WHY))
+    assert (record.header.rcode, extended_error(record)) == (SERVFAIL, (23, "splitwg: the tunnel wg0 is down"))
+    (edns,) = record.ar
+    assert (edns.edns_do, edns.edns_len, edns.rname.label) == (do, 1232, ())
+
+
+def test_an_extended_error_is_laid_out_as_the_rfc_draws_it() -> None:
+    reply = error_reply(read_query(question()), SERVFAIL, Why(3, "ä"))
+    rest = struct.pack("!HHH", EXTENDED_ERROR, 4, 3) + "ä".encode()  # RFC 8914 §2: UTF-8, and no zero at its end
+    assert reply.endswith(b"\0" + struct.pack("!HHIH", OPT, 1232, 0, len(rest)) + rest)
+
+
+def test_without_edns_there_is_no_room_for_a_reason() -> None:
+    query = read_query(question(edns=None))
+    whole = fit_reply(query, body(query), False, WHY)
+    assert (error_reply(query, SERVFAIL, WHY)[10:], whole) == (
+        b"\0\0" + query.question,
+        fit_reply(query, body(query), False),
+    )
+
+
+def test_an_answer_may_have_a_reason_too_and_keeps_it_when_it_is_cut() -> None:
+    query = read_query(question())
+    whole = DNSRecord.parse(fit_reply(query, body(query), False, Why(3, "old")))
+    assert (len(whole.rr), extended_error(whole)) == (1, (3, "old"))
+    cut = DNSRecord.parse(fit_reply(query, body(query, addresses(80)), False, Why(3, "old")))
+    assert (cut.header.tc, cut.rr, extended_error(cut)) == (1, [], (3, "old"))
+
+
+def test_the_reason_counts_among_the_bytes() -> None:
+    query = read_query(question(edns=512))
+    why = Why(3, "x" * 30)
+    for count in range(24, 31):
+        reply = fit_reply(query, body(query, addresses(count)), False, why)
+        assert len(reply) <= 512
+        assert DNSRecord.parse(reply).header.tc == (
+            len(fit_reply(query, body(query, addresses(count)), True, why)) > 512
+        )

@@ -26,6 +26,11 @@ def test_the_articles_domains_are_led_into_the_tunnel_by_these_rules() -> None:
         "ct direction reply return",
         f"meta nfproto ipv4 {PORT_53} return",
         f"meta nfproto ipv6 {PORT_53} return",
+        # The article's tunnel has no v6 address: who was told of one hears at once that it leads nowhere.
+        "ip6 daddr @wg_domains6 meta l4proto tcp counter reject with tcp reset",
+        "ip6 daddr @wg_domains6 counter reject with icmpx admin-prohibited",
+        "ip6 daddr @wg_networks6 meta l4proto tcp counter reject with tcp reset",
+        "ip6 daddr @wg_networks6 counter reject with icmpx admin-prohibited",
         f"ip daddr @wg_domains4 {INTO}",
         f"ip6 daddr @wg_domains6 {INTO}",
         f"ip daddr @wg_networks4 {INTO}",
@@ -48,6 +53,7 @@ def test_what_is_forwarded_goes_the_same_way() -> None:
         'iifname != { "wg0", "lo" } ip daddr { 10.1.0.2 } fib saddr type != local counter drop',
         'iifname "wg0" ct state new ct mark set ct mark & 0xffffff00 | 0x1',
         'iifname "wg0" return',
+        'iifname "lo" return',
         "fib daddr type local return",
         "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
         "ct direction reply return",
@@ -134,8 +140,8 @@ def test_outer_packets_of_an_adopted_link_pass() -> None:
 def test_sets_of_names_are_hashes_and_networks_are_merged_intervals() -> None:
     sets = {set_.name: set_ for set_ in make_table(config_with({"tunneled.networks": NETWORKS})).sets}
     assert list(sets) == ["wg_domains4", "wg_domains6", "wg_networks4", "wg_networks6"]
-    assert sets["wg_domains4"].shape == ("ipv4_addr", frozenset({"timeout"}), 65536)
-    assert sets["wg_domains6"].shape == ("ipv6_addr", frozenset({"timeout"}), 65536)
+    assert sets["wg_domains4"].shape == ("ipv4_addr", frozenset({"timeout"}), 131072)
+    assert sets["wg_domains6"].shape == ("ipv6_addr", frozenset({"timeout"}), 131072)
     assert {str(network) for network in sets["wg_networks4"].members} == {"198.51.100.0/24", "203.0.113.4/32"}
     assert {str(network) for network in sets["wg_networks6"].members} == {"2001:db8::/32"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,15 @@ class NoFiles:
 
     def glob(self, pattern: str) -> list[str]:
         return []
+
+    def stamp(self, path: str) -> tuple[int, ...]:
+        return ()
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        raise PermissionError(13, "Permission denied")
+
+    def rest(self) -> None:
+        pass
 
 
 def settings(**values: Any) -> Settings:

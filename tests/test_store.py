@@ -11,7 +11,7 @@ import pytest
 
 from splitwgd.errors import ConfigError
 from splitwgd.names import parse_pattern
-from splitwgd.store import Disk, add_domain, remove_domain
+from splitwgd.store import PIECE, Disk, add_domain, remove_domain
 
 SHAPES = {
     "lines": '# top\n[tunneled]\ndomains = [\n    "a.example",  # why a\n    # before b\n    "b.example",\n]\n# tail\n',
@@ -186,3 +186,39 @@ def test_the_disk_reads_bytes_and_lists_sorted(tmp_path: Path) -> None:
     assert Disk().glob(str(tmp_path / "*.txt")) == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
     with pytest.raises(FileNotFoundError):
         Disk().read(str(tmp_path / "d.txt"))
+
+
+# -- lists
+
+
+def test_a_file_comes_in_pieces_of_whole_lines(tmp_path: Path) -> None:
+    content = b"".join(b"host-%d.example\n" % number for number in range(3 * PIECE // 16)) + b"the.end"
+    (tmp_path / "list").write_bytes(content)
+    pieces = list(Disk().pieces(str(tmp_path / "list")))
+    assert b"".join(pieces) == content
+    assert len(pieces) > 2
+    assert all(piece.endswith(b"\n") for piece in pieces[:-1])
+    assert max(map(len, pieces)) < PIECE + 30
+
+
+def test_a_stamp_is_another_after_each_way_of_writing(tmp_path: Path) -> None:
+    file = tmp_path / "list"
+    file.write_text("a.example\n")
+    stamps = [Disk().stamp(str(file))]
+    times = file.stat()
+    file.write_text("b.example\n")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # as `cp -p` and `rsync -t` do
+    stamps.append(Disk().stamp(str(file)))
+    file.write_text("c.example\n# more\n")
+    stamps.append(Disk().stamp(str(file)))
+    file.rename(tmp_path / "old")
+    file.write_bytes((tmp_path / "old").read_bytes())
+    stamps.append(Disk().stamp(str(file)))
+    assert len(set(stamps)) == 4
+    assert [stamp[0] for stamp in stamps] == [10, 10, 17, 17]
+    assert Disk().stamp(str(file)) == stamps[-1]
+
+
+def test_what_is_no_plain_file_has_no_stamp(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert [Disk().stamp(str(path)) for path in (tmp_path / "pipe", tmp_path, tmp_path / "none", "\0")] == [()] * 4

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from ipaddress import IPv4Address, IPv6Address
 
@@ -53,11 +53,26 @@ class Files:
     def glob(self, pattern: str) -> list[str]:
         return sorted(path for path in self.texts if fnmatch(path, pattern))
 
+    def stamp(self, path: str) -> tuple[int, ...]:
+        return len(self.texts[path]), hash(self.texts[path])
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        yield self.read(path)
+
+    def rest(self) -> None:
+        pass
+
 
 def make_config(
-    *, domains: str = '"example.com"', networks: str = "", dns: str = "", routing: str = "", wg: str = WG
+    *,
+    domains: str = '"example.com"',
+    networks: str = "",
+    dns: str = "",
+    routing: str = "",
+    wg: str = WG,
+    hosts: str = "",
 ) -> Config:
-    """One tunnel, wg0. `dns` and `routing` are further lines of their sections."""
+    """One tunnel, wg0. `dns` and `routing` are further lines of their sections, `hosts` is the hosts file."""
     text = f"""
 [dns]
 tunneled = ["10.1.0.1"]
@@ -71,7 +86,7 @@ config = "wg0.conf"
 [routing]
 {routing}
 """
-    return load_config(PATH, Files({PATH: text, "/etc/splitwg/wg0.conf": wg}))
+    return load_config(PATH, Files({PATH: text, "/etc/splitwg/wg0.conf": wg, "/etc/hosts": hosts}))
 
 
 def server(address: str, port: int = 53) -> Server:

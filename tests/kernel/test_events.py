@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
-from splitwgd.events import Events
+from splitwgd.elements import Elements
+from splitwgd.events import Events, Heard
 from splitwgd.nft import Nft
+from splitwgd.objects import Element
 from tests.kernel.spaces import Wire, sh
 
 STIRS = [
@@ -27,39 +30,118 @@ STIRS = [
 ]
 
 
-@pytest.mark.parametrize("stir", STIRS)
-def test_events_tell_of_what_may_concern_us(wire: Callable[[str, str], Wire], stir: str) -> None:
+ELEMENTS = [
+    "nft delete table inet t",
+    "nft delete set inet t s",
+    "nft delete element inet t s '{ 203.0.113.7 }'",
+    "nft flush set inet t s",
+    "nft add table inet u",
+    "nft add set inet t x '{ type ipv4_addr; }'",
+    "nft flush ruleset",
+]
+ADDRESS = b"\xcb\0\x71\1"
+
+
+@pytest.fixture
+def table() -> None:
+    """A table with an element in its set, and a chain with a rule."""
+    set_ = "set s { type ipv4_addr; flags timeout; elements = { 203.0.113.7 }; }"
+    sh(f"nft 'table inet t {{ {set_}; chain c {{ drop; }}; }}'")
+
+
+def quiet(events: Events) -> Events:
+    for sock in events.sockets:
+        events.drain(sock)
+    return events
+
+
+def heard(events: Events) -> Heard:
+    return events.drain(events.route) | events.drain(events.nft)
+
+
+@pytest.mark.parametrize("stir", [*ELEMENTS, *STIRS])
+def test_events_tell_of_what_may_concern_us_and_whether_elements_are_in_it(
+    wire: Callable[[str, str], Wire], table: None, stir: str
+) -> None:
     wire("wg0", "tun")
-    sh("nft 'table inet t { set s { type ipv4_addr; }; chain c { drop; }; }'")
-    events = Events()
-    for sock in events.sockets:
-        events.drain(sock)
-    sh(stir)
-    assert [sock for sock in events.sockets if events.drain(sock)]
-    events.close()
+    with closing(quiet(Events())) as events:
+        sh(stir)
+        told = heard(events)
+        assert told is (Heard.ELEMENTS if stir in ELEMENTS else Heard.SOMETHING)
 
 
-def test_our_own_addresses_concern_nobody_and_what_somebody_takes_out_does() -> None:
+def test_one_event_with_elements_is_not_hidden_by_those_without(table: None) -> None:
+    with closing(quiet(Events())) as events:
+        sh("nft add chain inet t d; nft delete element inet t s '{ 203.0.113.7 }'; nft add chain inet t e")
+        assert events.drain(events.nft) is Heard.ELEMENTS
+        assert heard(events) is Heard.NOTHING
+
+
+def test_our_own_addresses_concern_nobody_and_what_somebody_takes_out_does(table: None) -> None:
     nft = Nft()
-    nft.run("table inet t { set s { type ipv4_addr; }; }")
-    events = Events()
-    for sock in events.sockets:
-        events.drain(sock)
-    nft.run("add element inet t s { 203.0.113.1 }\ndelete element inet t s { 203.0.113.1 }\nflush table inet t")
-    sh("nft add element inet t s '{ 203.0.113.2 }'")
-    assert not any(events.drain(sock) for sock in events.sockets)
-    sh("nft delete element inet t s '{ 203.0.113.2 }'")
-    assert events.drain(events.nft)
-    events.close()
+    with closing(quiet(Events())) as events:
+        nft.run("add element inet t s { 203.0.113.1 }\ndelete element inet t s { 203.0.113.1 }\nflush table inet t")
+        sh("nft add element inet t s '{ 203.0.113.2 }'")
+        assert heard(events) is Heard.NOTHING
+        sh("nft delete element inet t s '{ 203.0.113.2 }'")
+        assert heard(events) is Heard.ELEMENTS
 
 
-def test_lost_events_count_as_a_change() -> None:
-    events = Events()
-    events.nft.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    members = ", ".join(f"203.0.113.{number}" for number in range(256))
-    sh("nft 'table inet t { set s { type ipv4_addr; }; }'")
-    events.drain(events.nft)
-    for _ in range(20):
-        sh(f"nft add element inet t s '{{ {members} }}'; nft flush set inet t s")
-    assert events.drain(events.nft)
-    events.close()
+# -- the filter in front of the socket
+
+
+def arrived(sock: socket.socket) -> bytes:
+    """All that the kernel has put into the socket, whether it concerns us or not."""
+    data = b""
+    while True:
+        try:
+            data += sock.recv(65_536)
+        except BlockingIOError:
+            return data
+
+
+def test_the_changes_of_one_socket_do_not_even_arrive_and_those_of_others_do(table: None) -> None:
+    one = Element("s", ADDRESS, "a.example", 600)
+    with closing(Elements("t")) as unheard, closing(Elements("t")) as another, closing(Events(unheard.port)) as events:
+        arrived(events.nft)
+        unheard.write([one])
+        unheard.write((), [one])
+        unheard.write((), (), [("s", ADDRESS)])
+        assert arrived(events.nft) == b""
+        another.write([one])
+        assert ADDRESS in arrived(events.nft)
+        sh("nft add element inet t s '{ 203.0.113.2 }'")
+        assert b"\xcb\0\x71\2" in arrived(events.nft)
+        another.write((), (), [("s", ADDRESS)])
+        assert heard(events) is Heard.NOTHING, "it is of this process"
+        unheard.write([one])
+        sh("nft delete element inet t s '{ 203.0.113.1 }'")
+        assert heard(events) is Heard.ELEMENTS
+
+
+def test_without_a_filter_all_arrives(table: None) -> None:
+    with closing(Elements("t")) as hand, closing(Events()) as events:
+        arrived(events.nft)
+        hand.write([Element("s", ADDRESS, "a.example", 600)])
+        assert ADDRESS in arrived(events.nft)
+
+
+def test_the_changes_of_the_forwarder_take_no_room_from_those_of_others(table: None) -> None:
+    many = [Element("s", number.to_bytes(4, "big"), "a.example", 600) for number in range(1000)]
+    with closing(Elements("t")) as unheard, closing(Events(unheard.port)) as events:
+        events.nft.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        quiet(events)
+        unheard.put(many)
+        assert heard(events) is Heard.NOTHING, "nothing was lost, since nothing came"
+        sh("nft add chain inet t d")
+        assert heard(events) is Heard.SOMETHING
+
+
+def test_lost_events_count_as_a_change_of_everything(table: None) -> None:
+    """What somebody puts in concerns nobody; that there was more of it than could be heard does."""
+    with closing(Events()) as events:
+        events.nft.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        quiet(events)
+        members = ", ".join(f"203.0.113.{number}" for number in range(256))
+        sh(f"nft add element inet t s '{{ {members} }}'")
+        assert events.drain(events.nft) is Heard.ELEMENTS

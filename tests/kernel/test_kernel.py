@@ -10,7 +10,7 @@ import pytest
 from splitwgd.diff import compare
 from splitwgd.errors import KernelError
 from splitwgd.kernel import Kernel
-from splitwgd.objects import Device, Endpoint, Link, LooseReversePath, OuterMark, Route, Table
+from splitwgd.objects import Device, Element, Endpoint, Link, LooseReversePath, OuterMark, Route, Table
 from splitwgd.plan import Facts, Plan, make_plan
 from tests.kernel.spaces import sh
 from tests.kernel.test_netlink import world
@@ -66,8 +66,19 @@ def test_growth_stops_at_the_first_failure_with_what_closes_in_force(kernel: Ker
 def test_learned_addresses_are_found_with_their_names(kernel: Kernel) -> None:
     kernel.grow(compare(make_plan(make_config(), Facts(down=frozenset({"wg0"}))), Plan.empty()), [])
     insert("203.0.113.1", "a.example +", 100)
-    (element,) = kernel.observe(None).elements
-    assert (element.set, element.address, element.name) == ("wg_domains4", ip("203.0.113.1"), "a.example +")
+    (element,) = kernel.observe(None, elements=True).elements
+    assert (element.set, element.address, element.name) == ("wg_domains4", ip("203.0.113.1").packed, "a.example +")
+    assert kernel.observe(None).elements == ()
+    assert kernel.observe(None).plan == kernel.observe(None, elements=True).plan
+
+
+def test_learned_addresses_are_put_whether_they_are_there_or_not(kernel: Kernel) -> None:
+    kernel.grow(compare(make_plan(make_config(), Facts(down=frozenset({"wg0"}))), Plan.empty()), [])
+    there = insert("203.0.113.1", "a.example", 100)
+    absent = Element("wg_domains6", ip("2001:db8::1").packed, "b.example", 100)
+    kernel.insert([there, absent])
+    found = kernel.observe(None, elements=True).elements
+    assert {(each.address, each.name) for each in found} == {(each.address, each.name) for each in (there, absent)}
 
 
 @needs_go

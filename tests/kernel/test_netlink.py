@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 
 import pytest
 
 from splitwgd.errors import KernelError
 from splitwgd.netlink import ALIAS, PROTOCOL, Netlink, is_strict
-from splitwgd.objects import Link, LooseReversePath, Object, Route, Rule
+from splitwgd.objects import Link, LooseReversePath, Object, Route, Rule, Surroundings
 from tests.kernel.spaces import Wire, json_of, sh
 from tests.worlds import ip
 
@@ -274,6 +274,50 @@ def test_no_flows_at_all_are_fine_to_forget(netlink: Netlink) -> None:
 
 def test_a_wireguard_link_is_made_or_the_kernel_knows_none(netlink: Netlink) -> None:
     assert netlink.make_wireguard("wg0") == (netlink.kind("wg0") == "wireguard")
+
+
+def test_an_empty_machine_has_its_loopback_and_no_gateway(netlink: Netlink) -> None:
+    loopback = frozenset((ip("127.0.0.1").packed, ip("::1").packed))
+    assert netlink.surroundings() == Surroundings(loopback, frozenset({(1, "lo", True)}))
+
+
+def test_this_machines_addresses_gateways_and_links_are_told(netlink: Netlink, wg0: Wire) -> None:
+    sh("ip link add eth0 type veth peer name far; ip link set far up; ip link set eth0 up")
+    sh("ip addr add 192.0.2.2/24 dev eth0; ip addr add 2001:db8:f::2/64 dev eth0; ip link set wg0 up")
+    sh("ip addr add 10.9.9.1 peer 10.9.9.2/32 dev wg0")
+    sh("ip route add default via 192.0.2.1 metric 5; ip route add default via 192.0.2.77 metric 9")
+    sh("ip -6 route add default via fe80::1 dev eth0; ip route add 198.51.100.0/24 via 192.0.2.88")
+    found = netlink.surroundings()
+    texts = {str(ip_address(address)) for address in found.addresses if address[:2] != b"\xfe\x80"}
+    assert texts == {"127.0.0.1", "::1", "192.0.2.2", "2001:db8:f::2", "10.9.9.1", "192.0.2.1", "192.0.2.77"}
+    assert ip("fe80::1").packed in found.addresses
+    assert {(name, up) for _, name, up in found.links} == {("lo", True), ("eth0", True), ("far", True), ("wg0", True)}
+    assert netlink.surroundings() == found
+    sh("ip link set eth0 down")
+    assert netlink.surroundings() != found
+
+
+
+
+@pytest.mark.parametrize(
+    ("route", "gateways"),
+    [
+        ("ip route add default via inet6 2001:db8:f::77 dev eth0", {"2001:db8:f::77"}),
+        ("ip route add default nexthop via 192.0.2.1 nexthop via 192.0.2.77", {"192.0.2.1", "192.0.2.77"}),
+        ("ip -6 route add default nexthop via 2001:db8:f::1 nexthop via 2001:db8:f::77", {"2001:db8:f::1", "2001:db8:f::77"}),
+    ],
+)
+def test_the_gateways_of_less_usual_routes_are_told_too(netlink: Netlink, route: str, gateways: set[str]) -> None:
+    sh("ip link add eth0 type veth peer name far; ip link set far up; ip link set eth0 up")
+    sh("ip addr add 192.0.2.2/24 dev eth0; ip addr add 2001:db8:f::2/64 dev eth0")
+    sh(route)
+    assert {ip(each).packed for each in gateways} <= netlink.surroundings().addresses
+
+
+def test_a_default_route_without_a_gateway_is_none(netlink: Netlink, wg0: Wire) -> None:
+    sh("ip link set wg0 up; ip route add default dev wg0; ip -6 route add default dev wg0")
+    texts = {str(ip_address(address)) for address in netlink.surroundings().addresses if address[:2] != b"\xfe\x80"}
+    assert texts == {"127.0.0.1", "::1"}
 
 
 def test_the_foreign_world_of_these_tests_is_there(netlink: Netlink) -> None:

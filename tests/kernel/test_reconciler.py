@@ -7,12 +7,15 @@ import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
 from splitwgd.config import Config
+from splitwgd.elements import Elements
 from splitwgd.errors import KernelError
 from splitwgd.kernel import Kernel
 from splitwgd.learned import Ledger
@@ -20,7 +23,7 @@ from splitwgd.nft import Nft
 from splitwgd.objects import Device, Element, Endpoint, Link, OuterMark, Route, Rule, Table
 from splitwgd.plan import Plan
 from splitwgd.reconciler import Reconciler
-from splitwgd.transaction import insert_text, read_table
+from splitwgd.transaction import read_table
 from tests.kernel.spaces import Space, end_inhabitants, sh
 from tests.kernel.test_netlink import FOREIGN, world
 from tests.worlds import WG, eventually, ip, key, make_config, text_of
@@ -29,6 +32,7 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("wireguard-go") and os.path.exists("/dev/net/tun")), reason="needs wireguard-go and /dev/net/tun"
 )
 PEERING = ("wg0", key(2))
+SETS = "nft list sets inet | sed 's/timeout [^ ]*//; s/expires [^ ]*//'"
 Story = Callable[[Reconciler], Awaitable[None]]
 
 
@@ -63,7 +67,7 @@ async def as_planned(reconciler: Reconciler) -> bool:
 
 async def kept(reconciler: Reconciler, until: Callable[[], Awaitable[bool]], deed: Callable[[], object]) -> None:
     """The keeper runs, the deed is done, and `until` comes true."""
-    reconciler.listen()
+    reconciler.listen(0)
     keeper = asyncio.create_task(reconciler.keep())
     try:
         deed()
@@ -78,13 +82,19 @@ async def kept(reconciler: Reconciler, until: Callable[[], Awaitable[bool]], dee
 def insert(address: str, name: str = "example.com", seconds: float = 600) -> Element:
     """An element in the kernel, as the forwarder puts it there."""
     family = 6 if ":" in address else 4
-    element = Element(f"wg_domains{family}", ip(address), name, seconds)
-    Nft().run(insert_text([element]))
+    element = Element(f"wg_domains{family}", ip(address).packed, name, seconds)
+    with closing(Elements("wg_routing")) as hand:
+        hand.put([element])
     return element
 
 
 def elements() -> dict[str, Element]:
-    return {str(each.address): each for each in read_table(Nft().list_table("wg_routing"))[1]}
+    return {text(each): each for each in read_table(Nft().list_table("wg_routing"))[1]}
+
+
+def text(element: Element) -> str:
+    """Its address, as people write it."""
+    return str(ip_address(element.address))
 
 
 CONFIGS = [
@@ -165,7 +175,7 @@ def test_a_start_on_top_of_a_former_process_keeps_its_addresses_and_its_tunnel(s
         try:
             await follower.start(make_config(networks='"198.51.100.0/24"'))
             now = asyncio.get_running_loop().time()
-            found = {str(each.address): each for each in ledger.elements(now)}
+            found = {text(each): each for each in ledger.elements(now)}
             assert {address: each.name for address, each in found.items()} == {
                 "203.0.113.1": "a.example.com",
                 "2001:db8::1": "b.example.com +",
@@ -322,15 +332,58 @@ def test_an_address_that_somebody_else_took_out_comes_back(space: Space, what: s
         await reconciler.start(make_config(networks='"198.51.100.0/24"'))
         loop = asyncio.get_running_loop()
         reconciler.ledger.restore([insert("203.0.113.1")], loop.time())
-        reconciler.listen()
-        before = sh("nft list sets inet | sed 's/expires [^ ]*//'")
+        reconciler.listen(0)
+        before = sh(SETS)
         sh(f"nft delete element inet wg_routing '{what}'")
         reconciler._stirred.clear()
         for sock in reconciler._events.sockets:  # type: ignore[union-attr]
             reconciler._hear(sock)
         assert reconciler._stirred.is_set()
         await reconciler._repair()
-        assert sh("nft list sets inet | sed 's/expires [^ ]*//'") == before
+        assert sh(SETS) == before
+
+    play(space, story)
+
+
+def test_what_the_forwarder_writes_wakes_nobody_and_what_others_take_out_does(space: Space) -> None:
+    async def story(reconciler: Reconciler) -> None:
+        await reconciler.start(make_config())
+        with closing(Elements("wg_routing")) as hand:
+            reconciler.listen(hand.port)
+            sockets = reconciler._events.sockets  # type: ignore[union-attr]
+            one = Element("wg_domains4", ip("203.0.113.1").packed, "a.example", 600)
+            hand.write([one])
+            hand.write((), [one])
+            hand.write((), (), [(one.set, one.address)])
+            hand.put([one])
+            for sock in sockets:
+                reconciler._hear(sock)
+            assert not reconciler._stirred.is_set()
+            sh("ip route add blackhole default table 7")
+            for sock in sockets:
+                reconciler._hear(sock)
+            assert reconciler._stirred.is_set() and not reconciler._look_at_elements
+            sh("nft delete element inet wg_routing wg_domains4 '{ 203.0.113.1 }'")
+            for sock in sockets:
+                reconciler._hear(sock)
+            assert reconciler._look_at_elements
+
+    play(space, story)
+
+
+def test_a_change_of_something_else_does_not_hide_that_elements_are_missing(space: Space) -> None:
+    async def story(reconciler: Reconciler) -> None:
+        await reconciler.start(make_config())
+        loop = asyncio.get_running_loop()
+        reconciler.ledger.restore([insert("203.0.113.1")], loop.time())
+        reconciler.listen(0)
+        for deed in ("nft delete element inet wg_routing wg_domains4 '{ 203.0.113.1 }'", "ip rule del priority 100"):
+            sh(deed)
+            for sock in reconciler._events.sockets:  # type: ignore[union-attr]
+                reconciler._hear(sock)
+        await reconciler._repair()
+        assert set(elements()) == {"203.0.113.1"}
+        assert await as_planned(reconciler)
 
     play(space, story)
 
@@ -504,6 +557,29 @@ def test_an_endpoint_with_a_name_is_aimed_when_it_is_known_and_again_after_a_rep
     play(space, story)
 
 
+def test_where_the_peers_are_reached_is_known_as_far_as_it_can_be(space: Space) -> None:
+    peers = f"[Peer]\nPublicKey = {text_of(key(5))}\nAllowedIPs = 10.7.0.0/16\nEndpoint = [2001:db8::9]:7\n"
+    config = make_config(wg=WG.replace("198.51.100.130:51820", "vpn.example.net:51820") + peers)
+
+    async def story(reconciler: Reconciler) -> None:
+        assert reconciler.endpoint_addresses(config) == {ip("2001:db8::9").packed}
+        await reconciler.start(config)
+        await reconciler.aim(PEERING, Endpoint("192.0.2.9", 51820))
+        assert reconciler.endpoint_addresses(config) == {ip("2001:db8::9").packed, ip("192.0.2.9").packed}
+
+    play(space, story)
+
+
+def test_this_machines_addresses_are_told_with_those_of_its_tunnel(space: Space) -> None:
+    async def story(reconciler: Reconciler) -> None:
+        await reconciler.start(make_config())
+        found = await reconciler.surroundings()
+        assert {ip(each).packed for each in ("127.0.0.1", "::1", "10.1.0.2", "fd00:10:1::2")} <= found.addresses
+        assert {(name, up) for _, name, up in found.links} == {("lo", True), ("wg0", True)}
+
+    play(space, story)
+
+
 def test_a_peer_that_roamed_by_itself_is_left_where_it_is(space: Space) -> None:
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config())
@@ -523,9 +599,9 @@ def test_the_flows_to_an_address_are_forgotten_and_no_others(space: Space) -> No
     async def story(reconciler: Reconciler) -> None:
         config = make_config()
         await reconciler.start(config)
-        await reconciler.forget_flows([ip("203.0.113.2"), ip("2001:db8::1")], config)
+        await reconciler.forget_flows([ip("203.0.113.2").packed, ip("2001:db8::1").packed], config)
         assert "203.0.113.1" in sh("conntrack -L")
-        await reconciler.forget_flows([ip("203.0.113.1"), ip("2001:db8::1")], config)
+        await reconciler.forget_flows([ip("203.0.113.1").packed, ip("2001:db8::1").packed], config)
         assert "203.0.113.1" not in sh("conntrack -L")
         await reconciler.forget_flows([], config)
 

@@ -6,7 +6,6 @@ import contextlib
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -16,7 +15,7 @@ from splitwgd.nft import Nft
 from splitwgd.objects import Element, Route, Rule, Set, Table
 from splitwgd.plan import Facts, make_plan
 from splitwgd.ruleset import make_table
-from splitwgd.transaction import insert_text, read_table, table_text
+from splitwgd.transaction import read_table, table_text
 from tests.kernel.spaces import Space, Wire, echoed, json_of, sh
 from tests.kernel.test_reconciler import elements, insert
 from tests.worlds import WG, ip, make_config
@@ -97,10 +96,9 @@ def test_a_set_of_another_shape_is_made_anew_with_its_addresses_in_the_same_tran
     rules = "ip daddr @wg_domains4 counter" if old.type == "ipv4_addr" else "ip6 daddr @wg_domains4 counter"
     nft.run(table_text(Table(plain.name, (*others, old), ()), None))
     nft.run(f"add chain inet wg_routing extra; add rule inet wg_routing extra {rules}")
-    kept = Element("wg_domains6", ip("2001:db8::1"), "kept.example", 300)
-    moved = Element("wg_domains4", ip("203.0.113.1"), "moved.example", 300)
-    nft.run(insert_text([kept]))
-    nft.run(table_text(plain, found(nft), [moved, replace(kept, name="not.written")]))
+    kept = insert("2001:db8::1", "kept.example", 300)
+    moved = Element("wg_domains4", ip("203.0.113.1").packed, "moved.example", 300)
+    nft.run(table_text(plain, found(nft), [moved, Element(kept.set, kept.address, "not.written", 300)]))
     assert found(nft) == plain
     assert {each.name for each in elements().values()} == {"kept.example", "moved.example"}
 

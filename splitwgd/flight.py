@@ -1,0 +1,323 @@
+"""One question under way to one group of servers: its ports, its timer, its story for the error message.
+
+Sends, waits, and hands what comes back to those who decide. The first attempt is the usual one, and has no timer
+and no state machine of its own; an Exchange takes over where it is not answered in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Protocol
+
+from splitwgd.answers import Reply, is_reply_to, read_reply
+from splitwgd.channels import Channels
+from splitwgd.cookies import CookieJar
+from splitwgd.errors import MessageError, UpstreamError
+from splitwgd.exchange import Exchange, Verdict, judge
+from splitwgd.health import Ward
+from splitwgd.message import BADCOOKIE, FORMERR, NOTIMP, Query, upstream_query
+from splitwgd.ports import Berth, Port, Ports
+from splitwgd.servers import Server, Transport
+from splitwgd.way import Way
+from splitwgd.zones import Group
+
+Done = Callable[[Reply | UpstreamError], None]
+# Replies to one question that do not fit it, before it is asked over TCP, where nobody can guess (as BIND does).
+WRONG_LIMIT = 8
+# What the machine says when there is no way to a server: the link is gone or down, or there is no route.
+_NO_WAY = frozenset({errno.ENODEV, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EINVAL})
+
+_OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Post:
+    """What is known of one server: the way to it and where its ports rest, its cookie, and whether it does
+    without EDNS."""
+
+    __slots__ = ("berth", "jar", "way", "without_edns")
+
+    def __init__(self, way: Way) -> None:
+        self.way = way
+        self.berth = Berth(way)
+        self.jar = CookieJar(secrets.token_bytes(8))
+        self.without_edns = False
+
+
+class Desk:
+    """What is known of one group's servers, and how they do."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.ward = Ward(group.servers)
+        self.posts = {server: Post(Way(server, group.mark, group.link)) for server in group.servers}
+        self.looping: set[Server] = set()
+        self.used = float("-inf")  # when a client's question was asked here last
+
+
+class Airport(Protocol):
+    """What a flight needs; `upstream` has it. ttl_bounds: seconds between which TTLs are brought."""
+
+    loop: asyncio.AbstractEventLoop
+    ports: Ports
+    channels: Channels
+    flights: set[Flight]
+    ttl_bounds: tuple[int, int]
+    mix_case: bool
+    discarded: int
+    on_recovery: Callable[[Group], None]
+
+    def await_first(self, flight: Flight) -> None:
+        """Calls its `silence` if the first attempt is not answered in time."""
+
+
+class Flight:
+    """One question under way. `done` is called once; what comes later is nobody's.
+
+    last: the server that was asked last. ports, streams: on which somebody may answer, and for streams what gives
+    up waiting. unsent: no way to any server so far.
+    """
+
+    # What most questions never need costs them nothing.
+    servers: tuple[Server, ...] = ()
+    last: Server | None = None
+    exchange: Exchange | None = None
+    timer: asyncio.TimerHandle | None = None
+    story: tuple[str, ...] = ()
+    streams: Mapping[Server, Callable[[], None]] = MappingProxyType({})
+    refusal: Reply | None = None
+    unsent = True
+
+    def __init__(self, upstreams: Airport, desk: Desk, query: Query, done: Done) -> None:
+        self.upstreams = upstreams
+        self.desk = desk
+        self.query = query
+        self.done = done
+        self.begun = upstreams.loop.time()
+        self.ports: list[Port] = []
+
+    def begin(self, servers: tuple[Server, ...]) -> None:
+        """The first attempt; these are asked, in this order."""
+        self.servers = servers
+        if not servers:
+            self._finish(UpstreamError(f"{self.desk.group.name}: no server"), later=True)
+        elif self._send(servers[0], self.begun):
+            self.upstreams.await_first(self)
+        else:
+            self._go_on(later=True)
+
+    def silence(self) -> None:
+        """The time of the last attempt is over."""
+        if self.last is not None:
+            self._note(self.last, "no answer in time")
+            self.desk.ward.silent(self.last, self.upstreams.loop.time())
+        self._go_on()
+
+    def _go_on(self, later: bool = False) -> None:
+        """The next attempt that can be sent; without one the question has failed."""
+        if self.timer is not None:
+            self.timer.cancel()
+        now = self.upstreams.loop.time()
+        exchange = self._exchange()
+        while (attempt := exchange.next(now)) is not None:
+            if attempt.server in self.streams or self._send(attempt.server, now):
+                self.timer = self.upstreams.loop.call_later(attempt.patience, self.silence)
+                return
+        if (self.ports or self.streams) and exchange.left(now):  # somebody may still answer
+            self.timer = self.upstreams.loop.call_later(exchange.left(now), self._give_up)
+        else:
+            self._give_up(later)
+
+    def _exchange(self) -> Exchange:
+        if self.exchange is None:
+            dead = [server for server in self.servers if self.desk.ward.is_dead(server)]
+            self.exchange = Exchange(self.servers, dead, self.begun)
+        return self.exchange
+
+    def _give_up(self, later: bool = False) -> None:
+        self.unsent = self.unsent and not self.streams  # there, nothing but the answer may be missing
+        if not self.unsent and not self.refusal:
+            for server in self.servers:
+                self.desk.ward.unheard(server, self.begun, self.upstreams.loop.time())
+        story = "; ".join(dict.fromkeys(self.story)) or "no answer in time"
+        self._finish(self.refusal or UpstreamError(f"{self.desk.group.name}: {story}", self.unsent), later)
+
+    def _send(self, server: Server, now: float) -> bool:
+        """Whether it could be sent."""
+        self.last = server
+        if server.transport is not Transport.PLAIN:
+            self._ask_over_stream(server)
+            return True
+        post, upstreams = self.desk.posts[server], self.upstreams
+        port = None
+        try:
+            port = upstreams.ports.take(post.berth, self)
+            port.since = now
+            port.ident = random_ident()
+            question = self.query.question
+            port.question = question = mixed(question) if upstreams.mix_case else question
+            options = None if post.without_edns else post.jar.options
+            port.sock.send(upstream_query(self.query, port.ident, question, options))
+        except OSError as error:
+            if port is not None:
+                upstreams.ports.throw_away(port)
+            self._failed(server, error)
+            return False
+        self.unsent = False
+        self.ports.append(port)
+        return True
+
+    def _failed(self, server: Server, error: OSError) -> None:
+        self._note(server, error.strerror or os.strerror(error.errno or 0))
+        self._exchange().failed(server)
+        if error.errno not in _NO_WAY | _OUR_FAULT:
+            self.unsent = False
+            self.desk.ward.failed(server, self.upstreams.loop.time())
+
+    # -- what comes back
+
+    def heard(self, port: Port, data: bytes | OSError) -> None:
+        """On one of its ports."""
+        server, upstreams = port.way.server, self.upstreams
+        if isinstance(data, OSError):  # an ICMP error, such as port unreachable
+            self._close(port)
+            self._failed(server, data)
+            self._go_on()
+            return
+        post = self.desk.posts[server]
+        jar = post.jar
+        if not post.without_edns and _knows_no_edns(port, data):
+            post.without_edns = True
+            self._close(port)
+            if not self._send(server, self.upstreams.loop.time()):
+                self._go_on()
+            return
+        if is_reply_to(data, port.ident, port.question, not upstreams.mix_case):
+            try:
+                reply = read_reply(data, self.query, *upstreams.ttl_bounds)
+            except MessageError as error:
+                self._note(server, str(error))
+            else:
+                if not (jar.held_to_it or reply.options) or jar.accepts(reply.options):
+                    self._judge(server, reply, port.since)
+                    return
+        # Not for us: the right answer may still come (RFC 5452 §9.1). Over TCP nobody can forge one.
+        upstreams.discarded += 1
+        port.wrong += 1
+        if port.wrong >= WRONG_LIMIT:
+            self._close(port)
+        if port.wrong >= WRONG_LIMIT or jar.held_to_it or upstreams.mix_case:
+            self._ask_over_stream(server)
+
+    def _judge(self, server: Server, reply: Reply, since: float, stream: bool = False) -> None:
+        now = self.upstreams.loop.time()
+        if self.desk.ward.answered(server, now - since, now):
+            self.upstreams.on_recovery(self.desk.group)
+        match judge(reply.rcode, reply.truncated, server.transport, stream):
+            case Verdict.ANSWER:
+                self.drop(now)
+                self.done(reply)
+            case Verdict.OVER_TCP:
+                self._ask_over_stream(server)
+            case Verdict.ANOTHER:
+                self._note(server, f"rcode {reply.rcode}")
+                if reply.rcode != BADCOOKIE and not reply.truncated:  # which concern us, and not who asked
+                    self.refusal = reply
+                self._exchange().failed(server)
+                for port in [port for port in self.ports if port.way.server == server]:
+                    self._close(port)
+                self._go_on()
+
+    def _ask_over_stream(self, server: Server) -> None:
+        """Over TCP, or how else the server is asked; once."""
+        if server in self.streams:
+            return
+        options = None if self.desk.posts[server].without_edns else b""
+        message = upstream_query(self.query, random_ident(), self.query.question, options)
+
+        def done(outcome: bytes | OSError) -> None:
+            self._heard_over_stream(server, message, outcome)
+
+        give_up = self.upstreams.channels.ask(server, self.desk.group, message, done)
+        self.streams = {**self.streams, server: give_up}
+
+    def _heard_over_stream(self, server: Server, message: bytes, outcome: bytes | OSError) -> None:
+        self.streams = {other: give_up for other, give_up in self.streams.items() if other != server}
+        if isinstance(outcome, OSError):
+            self._failed(server, outcome)
+            self._go_on()
+            return
+        self.unsent = False
+        try:
+            if not is_reply_to(outcome, int.from_bytes(message[:2], "big"), self.query.question):
+                raise MessageError("answered another question")
+            reply = read_reply(outcome, self.query, *self.upstreams.ttl_bounds)
+        except MessageError as error:
+            self._note(server, str(error))
+            self._exchange().failed(server)
+            self._go_on()
+            return
+        if server.transport is Transport.PLAIN:
+            self.desk.posts[server].jar.forget()  # the next reply over UDP tells whether it still knows cookies
+        self._judge(server, reply, self.begun, stream=True)
+
+    def _note(self, server: Server, what: str) -> None:
+        self.story += (f"{server} {what}",)
+
+    def _close(self, port: Port) -> None:
+        self.ports.remove(port)
+        self.upstreams.ports.throw_away(port)
+
+    def drop(self, now: float) -> None:
+        """Lets go of ports, timer and connections."""
+        upstreams = self.upstreams
+        upstreams.flights.discard(self)
+        if self.timer is not None:
+            self.timer.cancel()
+        for port in self.ports:
+            upstreams.ports.give_back(port, now)
+        self.ports = []
+        if self.streams:
+            for give_up in self.streams.values():
+                give_up()
+            self.streams = {}
+
+    def _finish(self, outcome: Reply | UpstreamError, later: bool = False) -> None:
+        self.drop(self.upstreams.loop.time())
+        if later:  # so that a caller never sees its answer before its own call has returned
+            self.upstreams.loop.call_soon(self.done, outcome)
+        else:
+            self.done(outcome)
+
+
+def _knows_no_edns(port: Port, data: bytes) -> bool:
+    """RFC 6891 §7: such a server refuses the form, without an OPT record and perhaps without the question."""
+    if len(data) < 12 or data[3] & 0xF not in (FORMERR, NOTIMP) or data[10:12] != b"\0\0":
+        return False
+    mine = data[0] << 8 | data[1] == port.ident and bool(data[2] & 0x80)
+    return mine and (data[4:6] == b"\0\0" or is_reply_to(data, port.ident, port.question))
+
+
+def _idents() -> Iterator[int]:
+    while True:
+        # A system call for each would cost as much as sending the question.
+        yield from struct.unpack("=512H", secrets.token_bytes(1024))
+
+
+random_ident = _idents().__next__
+
+
+def mixed(question: bytes) -> bytes:
+    """The question with each letter of its name in a random case (draft-vixie-dnsext-dns0x20)."""
+    bits = secrets.randbits(len(question))
+    # A length byte is never a letter: labels have at most 63 bytes.
+    name = bytes(
+        byte ^ 0x20 if (byte | 0x20) - 97 in range(26) and bits >> place & 1 else byte
+        for place, byte in enumerate(question[:-4])
+    )
+    return name + question[-4:]

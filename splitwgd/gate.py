@@ -1,0 +1,162 @@
+"""Holds answers back until the kernel has acknowledged their addresses, and keeps the sets within their bounds.
+
+What comes in during one turn of the loop shares a transaction. If that fails, each answer stands for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from splitwgd.elements import Elements
+from splitwgd.errors import KernelError, SplitwgError
+from splitwgd.learned import Grant, Ledger, Place, merged
+from splitwgd.names import Name
+from splitwgd.objects import Element
+from splitwgd.ruleset import SET_SIZE
+
+log = logging.getLogger("splitwgd.dns")
+OF_A_NAME = 1024  # addresses that one name may hold
+_TRIES = 3  # of a transaction, which may meet another one
+_QUIET = 60.0  # seconds between two complaints about the same thing
+
+Done = Callable[[bool], None]
+
+
+class Gate:
+    """The only way by which learned addresses get into their sets, and out of them."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, ledger: Ledger, elements: Elements, set_size: int = SET_SIZE
+    ) -> None:
+        self.loop = loop
+        self.ledger = ledger
+        self.elements = elements
+        self.set_size = set_size
+        self.evicted = 0
+        self._held: list[tuple[Grant, Done]] = []
+        self._spared: set[Place] = set()  # what the answers of this turn need
+        self._complained: dict[str, float] = {}
+
+    def hold(self, grant: Grant, done: Done) -> None:
+        """Calls `done` with whether an answer with these addresses may be given: at once where nothing has to
+        be written, otherwise when it was."""
+        if not grant.new and not grant.renewed:
+            self.ledger.record(grant, self.loop.time())
+            done(True)
+            return
+        if not self._held:
+            self.loop.call_soon(self._write)
+        self._held.append((grant, done))
+
+    def _write(self) -> None:
+        held, self._held = self._held, []
+        now = self.loop.time()
+        self._spared = {place for grant, _ in held for place in grant.places}
+        together = len(held) > 1 and self._put_together([grant for grant, _ in held], now)
+        for grant, done in held:
+            if not together and not self._put(grant, now):
+                done(False)
+                continue
+            self.ledger.record(grant, now)
+            done(True)
+
+    def _put_together(self, grants: Sequence[Grant], now: float) -> bool:
+        new = merged(element for grant in grants for element in grant.new)
+        renewed = merged(element for grant in grants for element in grant.renewed)
+        if not self._make_room(new, now) or not all(self._is_within_bounds(grant, now) for grant in grants):
+            return False
+        try:
+            self.elements.write(new, renewed)
+        except SplitwgError:
+            return False
+        return True
+
+    def _put(self, grant: Grant, now: float) -> bool:
+        """One answer by itself; what should be new may be there already."""
+        if not self._is_within_bounds(grant, now) or not self._make_room(grant.new, now):
+            self._complain("a set is full of addresses that are still promised; answers with new ones are withheld")
+            return False
+        failure: SplitwgError | None = None
+        for attempt in range(_TRIES):
+            try:
+                if attempt == 0:
+                    self.elements.write(grant.new, grant.renewed)
+                else:
+                    self.elements.put([*grant.new, *grant.renewed])
+            except SplitwgError as error:
+                failure = error
+            else:
+                return True
+        self._complain(f"addresses cannot be written, their answers are withheld: {failure}")
+        return False
+
+    def _complain(self, what: str) -> None:
+        now = self.loop.time()
+        if now - self._complained.get(what, float("-inf")) >= _QUIET:
+            self._complained[what] = now
+            log.error("%s", what)
+
+    # -- bounds
+
+    def _make_room(self, new: Iterable[Element], now: float) -> bool:
+        """Whether there is room for these, perhaps after others have made it."""
+        enough = True
+        for set_, count in Counter(element.set for element in new).items():
+            over = self.ledger.size(set_) + count - self.set_size
+            if over > 0:
+                self.ledger.expire(now)
+                over = self.ledger.size(set_) + count - self.set_size
+            if over > 0:
+                enough = self._evict(self.ledger.victims(set_, over, now, spared=self._spared), over) and enough
+        return enough
+
+    def _is_within_bounds(self, grant: Grant, now: float) -> bool:
+        over = self.ledger.held_by(grant.name) + len(grant.new) - OF_A_NAME
+        if over <= 0 or not grant.new:
+            return True
+        return self._evict(self.ledger.victims("", over, now, grant.name, self._spared), over)
+
+    def _evict(self, victims: list[Place], wanted: int) -> bool:
+        self.take_out(victims)
+        self.ledger.evict(victims)
+        self.evicted += len(victims)
+        return len(victims) >= wanted
+
+    def take_out(self, places: Sequence[Place]) -> None:
+        """Takes these out of their sets; it is no matter if some have gone by themselves."""
+        for start in range(0, len(places), 256):
+            part = places[start : start + 256]
+            try:
+                self.elements.write((), (), part)
+            except KernelError:  # one that is absent fails them all
+                for place in part:
+                    self._take_out(place)
+
+    def _take_out(self, place: Place) -> None:
+        try:
+            self.elements.write((), (), [place])
+        except KernelError as error:
+            log.debug("an address was not in its set %s: %s", place[0], error)
+
+    # -- reload
+
+    def admit(self, grants: Sequence[Grant]) -> None:
+        """Writes these at once. Raises KernelError when the kernel refuses; nothing was recorded then."""
+        now = self.loop.time()
+        self.elements.put(merged(element for grant in grants for element in (*grant.new, *grant.renewed)))
+        for grant in grants:
+            self.ledger.record(grant, now)
+
+    def release(self, stays: Callable[[Name, str], bool]) -> list[Place]:
+        """Takes the addresses that no name holds any more, to which `stays` is true, out of their sets.
+
+        In one turn of the loop: an answer that brought one of them anew in between would be given away. What
+        waits is written first, so that the ledger knows who holds what.
+        """
+        self._write()
+        places = self.ledger.release(stays)
+        self.take_out(places)
+        return places
