@@ -12,7 +12,6 @@ usage: sudo ./do demo [--keep]   a small internet on this machine, and the artic
        sudo ./do bench [--quick] [--rows 1,3] [--runs N] [--json FILE] [--document]
                                  speed and memory beside dnsmasq and smartdns, in 20 minutes (--quick: 2)
             ./do lint            ruff and mypy
-       sudo ./do vmtest [ARG...] tests on a Debian kernel that has WireGuard, under qemu
 END
 }
 
@@ -61,18 +60,21 @@ install_python() {
     [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .venv ./*.egg-info
 }
 
-# Debian's smartdns without its service, which would start and take port 53 of this machine.
-unpack_smartdns() {
-    command -v smartdns >/dev/null || [ -x .venv/bin/smartdns ] || {
+# A DNS server of Debian's without its service, which would start and take port 53 of this machine.
+unpack_server() {
+    command -v "$1" >/dev/null || [ -x ".venv/bin/$1" ] || {
         command -v apt-get >/dev/null || {
-            say "do: please install smartdns, and see to it that its service does not start"
+            say "do: please install $1, and see to it that its service does not start"
             exit 1
         }
-        say "do: unpacking smartdns into .venv"
+        say "do: unpacking $1 into .venv"
         apt-get update -qq
-        mkdir -p .venv/smartdns
-        (cd .venv/smartdns && apt-get download -qq -o APT::Sandbox::User=root smartdns && dpkg-deb -x smartdns_*.deb .)
-        ln -sf ../smartdns/usr/sbin/smartdns .venv/bin/smartdns
+        # shellcheck disable=SC2046  # a list of packages: the libraries that it needs
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            $(apt-cache depends "$1" | sed -n 's/^ *Depends: \(lib[^ ]*\)$/\1/p') >/dev/null
+        mkdir -p ".venv/$1"
+        (cd ".venv/$1" && apt-get download -qq -o APT::Sandbox::User=root "$1" && dpkg-deb -x "$1"_*.deb .)
+        ln -sf "../$1/usr/sbin/$1" ".venv/bin/$1"
     }
 }
 
@@ -104,8 +106,9 @@ demo)
 test)
     shift
     if [ "$(id -u)" = 0 ]; then
-        install_system
+        install_system dnsperf:dnsperf
         install_python
+        unpack_server unbound
         enclosed .venv/bin/python -m pytest "$@"
     else
         install_python
@@ -132,7 +135,7 @@ bench)
     # gencat stands for the C library's headers, dnsmasq-base is dnsmasq without a service.
     install_system dnsmasq:dnsmasq-base dnsperf:dnsperf taskset:util-linux gcc:gcc gencat:libc6-dev
     install_python
-    unpack_smartdns
+    unpack_server smartdns
     enclosed .venv/bin/python -m tests.bench "$@"
     ;;
 lint)

@@ -7,7 +7,7 @@ hints of HTTPS and SVCB records, too). Nothing from the other sections becomes a
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from splitwgd.errors import MessageError
 from splitwgd.message import (
@@ -29,13 +29,13 @@ from splitwgd.message import (
     A,
     Body,
     Query,
+    expanded,
     skip_name,
 )
 from splitwgd.names import ROOT, Name
 from splitwgd.svcb import Address, hints
 
 CHAIN_LIMIT = 10  # CNAMEs that are followed: as dnsmasq, and unbound restarts 11 times
-LABELS_LIMIT = 127  # in a name of 255 bytes; a pointer without a label between it and the next is useless
 TTL_LIMIT = 86_400  # seconds; a longer TTL is given to clients as this one, so that set elements outlive it
 NEGATIVE_LIMIT = 10_800  # seconds; RFC 2308 §5 found one to three hours to work well
 _TTL = struct.Struct("!I")
@@ -119,11 +119,12 @@ def _of_addresses(data: bytes, query: Query, low: int, high: int) -> Reply | Non
         options = data[position + 11 :]
     if len(addresses[-1]) < width:
         return None
-    body = Body(flags & _KEPT_FLAGS, answers, 0, data[start:position])
+    body = Body(flags & _KEPT_FLAGS, answers, 0, data[start:position], position - start)
     places = tuple(range(6, position - start, 12 + width))
     return Reply(NOERROR, False, body, places, least, (query.name,), tuple(addresses), (), False, options, longest)
 
 
+_WIDTHS = {A: 4, AAAA: 16}
 # How such a record begins: a pointer to the question, type and class; and its length.
 _BEGINNINGS = {A: b"\xc0\x0c\0\1\0\1\0\0\0\4", AAAA: b"\xc0\x0c\0\x1c\0\1\0\0\0\x10"}
 _AT_ROOT = struct.Struct("!BHHIH")  # one whose owner is the root
@@ -148,7 +149,7 @@ class _Reader:
         self.targets: list[tuple[Name, Name]] = []
         self.aliases: dict[Name, Name] | None = None
         self.elsewhere: list[Name] = []  # owners other than the question's name
-        self.names: dict[int, Name] = {}  # by position: most owners point to the alias before them
+        self.names: dict[int, bytes] = {}  # that were expanded, by position
         self.negative = 0
         self.found: list[Name] = []  # owners of records of the type that was asked for
         self.options = b""
@@ -158,6 +159,7 @@ class _Reader:
         _, flags, _, answers, authorities, additionals = HEADER.unpack_from(data)
         position = self._answers(self.start, answers)
         lives = [says for _, _, says in self.ttls]
+        answers_end = position - self.start
         end, foreign = self._authorities(position, authorities)
         rcode = flags & 0xF
         if additionals:
@@ -174,7 +176,7 @@ class _Reader:
             found = rcode == NOERROR and any(owner in chain for owner in self.found)
             ttl = min(lives) if found else min([self.negative, *lives])
         targets = tuple([target for owner, target in self.targets if owner in chain and target not in chain])
-        body = Body(flags & _KEPT_FLAGS & ~0xF | rcode & 0xF, answers, authorities, self._records(end))
+        body = Body(flags & _KEPT_FLAGS & ~0xF | rcode & 0xF, answers, authorities, self._records(end), answers_end)
         places = tuple([place - self.start for place, _, _ in self.ttls])
         longest = max(lives, default=0)
         return Reply(rcode, truncated, body, places, ttl, chain, addresses, targets, stray, self.options, longest)
@@ -199,11 +201,15 @@ class _Reader:
                 self.elsewhere.append(owner)
             if rtype == query.qtype:
                 self.found.append(owner)
+            if rtype in _WIDTHS and length != _WIDTHS[rtype]:
+                raise MessageError("an address of a wrong length")  # who knows what a client makes of it
             if rclass != IN:
                 continue
-            if (rtype == A and length == 4) or (rtype == AAAA and length == 16):
+            if rtype in _WIDTHS:
                 self.addresses.append((owner, data[rdata:position]))
             elif rtype == CNAME:
+                if skip_name(data, rdata) != position:
+                    raise MessageError("an alias that does not end with its record")
                 self._alias(owner, rdata)
             elif rtype in (HTTPS, SVCB):
                 self._service(owner, rdata, position)
@@ -216,7 +222,7 @@ class _Reader:
         self.ttls.append((place, ttl, says))
 
     def _alias(self, owner: Name, rdata: int) -> None:
-        target = self.names[rdata] = self._name(rdata)
+        target = self._name(rdata)
         if self.aliases is None:
             self.aliases = {}
         if self.aliases.setdefault(owner, target) != target:
@@ -232,6 +238,7 @@ class _Reader:
         """(where they end, whether addresses are among them)."""
         data, size, foreign = self.data, len(self.data), False
         for _ in range(count):
+            self._name(position)  # which must be one
             fixed = skip_name(data, position)
             rtype, _, ttl, length = RECORD.unpack_from(data, fixed)
             position = fixed + 10 + length
@@ -283,37 +290,11 @@ class _Reader:
     def _name(self, position: int) -> Name:
         """The lower-case name that begins here."""
         data = self.data
-        if data[position] >= 0xC0:
-            target = (data[position] & 0x3F) << 8 | data[position + 1]
-            if target == 12:
-                return self.query.name
-            if (known := self.names.get(target)) is not None and target < position:
-                return known
-        name = expanded(data, position).lower()
+        if data[position : position + 2] == _POINTER_TO_QUESTION:
+            return self.query.name
+        name = expanded(data, position, self.names).lower()
         # One object for one name, so that the usual comparison is quick.
         return self.query.name if name == self.query.name else name
-
-
-def expanded(data: bytes, position: int) -> bytes:
-    """The name that begins here, without pointers. They must lead back (RFC 9267 §2), so it ends."""
-    labels = bytearray()
-    limit = position
-    hops = 0
-    while length := data[position]:
-        if length >= 0xC0:
-            target = (length & 0x3F) << 8 | data[position + 1]
-            hops += 1
-            if target >= limit or hops > LABELS_LIMIT:
-                raise MessageError("a compression pointer that does not lead back, or too many")
-            limit = position = target
-            continue
-        if length > 63:
-            raise MessageError("a label of an unknown kind")
-        labels += data[position : position + 1 + length]
-        position += 1 + length
-        if len(labels) > 254:
-            raise MessageError("a name longer than 255 bytes")
-    return bytes(labels) + b"\0"
 
 
 def counted_down(reply: Reply, age: int) -> Body:
@@ -325,7 +306,7 @@ def counted_down(reply: Reply, age: int) -> Body:
     for place in reply.ttl_places:
         (ttl,) = _TTL.unpack_from(records, place)
         _TTL.pack_into(records, place, max(ttl - age, 0))
-    return Body(body.flags, body.answers, body.authorities, bytes(records))
+    return replace(body, records=bytes(records))
 
 
 def with_ttl(reply: Reply, ttl: int) -> Body:
@@ -333,4 +314,4 @@ def with_ttl(reply: Reply, ttl: int) -> Body:
     records = bytearray(reply.body.records)
     for place in reply.ttl_places:
         _TTL.pack_into(records, place, ttl)
-    return Body(reply.body.flags, reply.body.answers, reply.body.authorities, bytes(records))
+    return replace(reply.body, records=bytes(records))

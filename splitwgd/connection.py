@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         if self.taking:  # an answer that was there at once brings us here again
             return
         self.taking = True
-        while self.waiting < PIPELINED and len(self.buffer) >= 2:
+        while self.waiting < PIPELINED and len(self.buffer) >= 2 and not self._is_over():
             end = 2 + int.from_bytes(self.buffer[:2], "big")
             if len(self.buffer) < end:
                 break
@@ -89,11 +89,14 @@ class Connection(asyncio.Protocol):
             self._rest()
             self.crowd.take(message, self)
         self.taking = False
-        if self.transport is not None and not self.transport.is_closing():
+        if self.transport is not None and not self._is_over():
             if len(self.buffer) > UNREAD:
                 self.transport.pause_reading()
             elif not self.transport.is_reading() and not self.ended:
                 self.transport.resume_reading()
+
+    def _is_over(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
 
     def eof_received(self) -> bool:
         """The client has said all (it may have shut down its side alone); whether to stay for the answers."""
@@ -103,7 +106,7 @@ class Connection(asyncio.Protocol):
     def send(self, reply: bytes) -> None:
         """Sends it, if the client is still there and takes what it gets."""
         self.waiting -= 1
-        if self.transport is None or self.transport.is_closing():
+        if self.transport is None or self._is_over():
             return
         # The length in one write with the message (RFC 7766 §8).
         self.transport.write(struct.pack("!H", len(reply)) + reply)

@@ -168,6 +168,7 @@ class Daemon:
         forwarder = self.forwarder
         if admission != forwarder.vetting.admission:
             forwarder.vetting = forwarder.vetting.successor(forwarder.zones, admission)
+            forwarder.ready.clear()
         if moved:
             forwarder.cache.forgive()
             forwarder.upstreams.refresh()
@@ -265,13 +266,14 @@ class Daemon:
         status = make_status(self.config, self.reconciler.plan, observed, lacking, states, down, addresses, time.time())
         forwarder = self.forwarder
         counts = asdict(forwarder.counts) | {
-            "ready": self.listener.given,
             "cached": len(forwarder.cache),
             "cached_bytes": forwarder.cache.used,
             "left_out": forwarder.vetting.left_out,
             "evicted": forwarder.gate.evicted,
             "discarded": forwarder.upstreams.discarded,
         }
+        for what in ("asked", "from_cache"):
+            counts[what] += self.listener.given  # those never reach the forwarder
         own = {"version": __version__, "pid": os.getpid(), "repairs": self.reconciler.repairs}
         return (
             status

@@ -66,7 +66,8 @@ class Airport(Protocol):
     loop: asyncio.AbstractEventLoop
     ports: Ports
     channels: Channels
-    flights: set[Flight]
+    first: dict[Flight, None]
+    later: set[Flight]
     ttl_bounds: tuple[int, int]
     mix_case: bool
     discarded: int
@@ -137,6 +138,8 @@ class Flight:
         if self.exchange is None:
             dead = [server for server in self.servers if self.desk.ward.is_dead(server)]
             self.exchange = Exchange(self.servers, dead, self.begun)
+            self.upstreams.first.pop(self, None)
+            self.upstreams.later.add(self)
         return self.exchange
 
     def _give_up(self, later: bool = False) -> None:
@@ -191,7 +194,7 @@ class Flight:
             return
         post = self.desk.posts[server]
         jar = post.jar
-        if not post.without_edns and _knows_no_edns(port, data):
+        if not post.without_edns and not jar.held_to_it and _knows_no_edns(port, data):
             post.without_edns = True
             self._close(port)
             if not self._send(server, self.upstreams.loop.time()):
@@ -276,7 +279,10 @@ class Flight:
     def drop(self, now: float) -> None:
         """Lets go of ports, timer and connections."""
         upstreams = self.upstreams
-        upstreams.flights.discard(self)
+        if self.exchange is None:
+            upstreams.first.pop(self, None)
+        else:
+            upstreams.later.discard(self)
         if self.timer is not None:
             self.timer.cancel()
         for port in self.ports:

@@ -89,9 +89,7 @@ class Forwarder:
         if pending is not None:
             self._join(pending, query, client)
             return
-        group = self.vetting.find(query.name)
-        if group.local and goes_out(query):
-            group = self.zones.default
+        group = self._group_of(query)
         if (
             group.local
             or query.qtype in group.unasked
@@ -111,6 +109,10 @@ class Forwarder:
             if pending.stale is not None:
                 pending.timer = self.loop.call_later(STALE_AFTER, self._give_stale, pending)
             self._ask(pending)
+
+    def _group_of(self, query: Query) -> Group:
+        group = self.vetting.find(query.name)
+        return self.zones.default if group.local and goes_out(query) else group
 
     def _give(self, entry: Entry, query: Query, data: bytes, client: Client, now: float) -> None:
         """An answer from the cache."""
@@ -135,8 +137,10 @@ class Forwarder:
     def _join(self, pending: Pending, query: Query, client: Client) -> None:
         if not self._waiting.join(pending, query, client):
             client.send(error_reply(query, SERVFAIL, why.TOO_MANY))
-        elif pending.stale is not None and pending.timer is None:  # the others have been given it already
+        elif pending.stale is not None and pending.given:
             self._give_stale(pending)
+        elif pending.stale is not None and pending.timer is None:  # it was asked before anybody waited
+            pending.timer = self.loop.call_later(STALE_AFTER, self._give_stale, pending)
 
     # -- without a server
 
@@ -181,7 +185,8 @@ class Forwarder:
         self.upstreams.ask(pending.query, pending.group, partial(self._answered, pending))
 
     def _answered(self, pending: Pending, outcome: Reply | UpstreamError) -> None:
-        if pending.zones is not self.zones and not self._is_still_right(pending):
+        changed = pending.zones is not self.zones or (self.vetting.leads and pending.group.tunnel is None)
+        if changed and not self._is_still_right(pending):
             return
         group = pending.group
         if isinstance(outcome, UpstreamError):
@@ -206,9 +211,10 @@ class Forwarder:
         return self.gate.ledger.grant(holder, places, ttl, self.loop.time())
 
     def _is_still_right(self, pending: Pending) -> bool:
-        """Whether the question was asked of the right servers. If the configuration changed meanwhile, what came
-        back may not be this group's word, and may be outside the sets: it is asked again, of the right ones."""
-        group = self.vetting.find(pending.query.name)
+        """Whether the question was asked of the right servers. If the configuration changed meanwhile, or a
+        tunneled name's record led to this one, what came back may not be this group's word, and may be outside
+        the sets: it is asked again, of the right ones."""
+        group = self._group_of(pending.query)
         pending.zones = self.zones
         if group == pending.group and pending.query.name not in self.local.hosts:
             return True
@@ -251,11 +257,10 @@ class Forwarder:
     # -- no answer
 
     def _refused(self, pending: Pending, reply: Reply) -> None:
-        """The servers' word is passed on, and not asked for again at once (RFC 9520 §3.2)."""
-        reason = why.refused(pending.group)
+        """No answer is to be had there, and it is not tried again at once (RFC 9520 §3.2)."""
+        reason = why.refused(pending.group, reply.rcode)
         self.cache.fail(pending.query.key, pending.group, reason, self.loop.time())
-        # Without its records: nobody has put their addresses anywhere.
-        self._fail(pending, reason, Body(reply.body.flags, 0, 0, b"") if reply.rcode < 16 else None)
+        self._fail(pending, reason)
 
     def _no_answer(self, pending: Pending, error: UpstreamError) -> None:
         group = pending.group
@@ -271,19 +276,16 @@ class Forwarder:
         self.cache.fail(pending.query.key, group, reason, self.loop.time())
         self._fail(pending, reason)
 
-    def _fail(self, pending: Pending, reason: Why, refusal: Body | None = None) -> None:
-        """The stale answer, what the servers said instead of one, or SERVFAIL with the reason."""
+    def _fail(self, pending: Pending, reason: Why) -> None:
+        """The stale answer, or SERVFAIL with the reason."""
         self._give_stale(pending)
         for query, client in self._waiting.close(pending):
             self.counts.failed += 1
-            if refusal is not None:
-                client.send(fit_reply(query, refusal, client.stream))
-            else:
-                client.send(error_reply(query, SERVFAIL, reason))
+            client.send(error_reply(query, SERVFAIL, reason))
 
     def _give_stale(self, pending: Pending) -> None:
         """To those who wait; the question goes on, for those who come later."""
-        pending.timer = None
+        pending.timer, pending.given = None, True
         entry = pending.stale
         if entry is None or not pending.askers or not self._may_be_given(entry):
             return

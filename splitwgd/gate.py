@@ -57,9 +57,12 @@ class Gate:
         self._spared = {place for grant, _ in held for place in grant.places}
         together = len(held) > 1 and self._put_together([grant for grant, _ in held], now)
         for grant, done in held:
-            if not together and not self._put(grant, now):
-                done(False)
-                continue
+            if not together:
+                # Anew: what was to be written may be there by now, for another one of this turn.
+                grant = self.ledger.grant(grant.name, grant.places, grant.ttl, now)
+                if not self._put(grant, now):
+                    done(False)
+                    continue
             self.ledger.record(grant, now)
             done(True)
 

@@ -27,6 +27,7 @@ RECORD = struct.Struct("!HHIH")
 UDP_SIZE = 1232
 COOKIE, EXTENDED_ERROR = 10, 15  # EDNS options (RFC 7873, RFC 8914)
 _DO = 0x8000
+_POINTERS = 127  # a name of 255 bytes has no more labels; a pointer without a label before the next is of no use
 _KEY_ENDS = (b"\0", b"\1", b"\2", b"\3")  # what else an answer depends on: the bits DO and CD
 _TYPE_AND_CLASS = struct.Struct("!HH")
 
@@ -85,10 +86,13 @@ def read_query(data: bytes) -> Query:
         qtype, qclass = _TYPE_AND_CLASS.unpack_from(data, end)
         opt, size, dnssec_ok, extended = 0, 512, False, 0
         if answers or authorities or additionals or len(data) != end + 4:
-            opt = _find_opt(data, end + 4, answers + authorities, additionals)
+            if answers or authorities:
+                raise MessageError("a question with an answer")
+            opt = _find_opt(data, end + 4, additionals)
             if opt:
-                _, size, extended, _ = RECORD.unpack_from(data, opt)
+                _, size, extended, length = RECORD.unpack_from(data, opt)
                 dnssec_ok = extended & _DO != 0
+                _check_options(data, opt + RECORD.size, length)
     except (MessageError, struct.error, IndexError) as error:
         raise BadQuery(str(error), _bare(ident, flags, FORMERR)) from error
     question = data[12 : end + 4]
@@ -116,19 +120,28 @@ def _not_ours(query: Query, qclass: int, extended: int) -> BadQuery:
     return BadQuery("a zone transfer or a type that is no data", error_reply(query, REFUSED))
 
 
-def _find_opt(data: bytes, position: int, before: int, additionals: int) -> int:
+def _find_opt(data: bytes, position: int, additionals: int) -> int:
     """The position of the fixed part of the OPT record, 0 where there is none. Raises on what is no message."""
     opt = 0
-    for place in range(before + additionals):
+    for _ in range(additionals):
         begin = position
         position, record_type, start = _next_record(data, begin)
         if record_type == OPT:
-            if place < before or opt or start != begin + 1:
-                raise MessageError("an OPT record that is not alone, not additional or not at the root")
+            if opt or start != begin + 1:
+                raise MessageError("an OPT record that is not alone, or not at the root")
             opt = start
     if position != len(data):
         raise MessageError("bytes after the last record")
     return opt
+
+
+def _check_options(data: bytes, position: int, length: int) -> None:
+    """They must fill their record (RFC 6891 §6.1.2); what they are is nobody's business here."""
+    end = position + length
+    while position < end:
+        position += 4 + _TYPE_AND_CLASS.unpack_from(data, position)[1]
+    if position != end:
+        raise MessageError("options that do not fill their record")
 
 
 def skip_name(data: bytes, position: int) -> int:
@@ -140,6 +153,40 @@ def skip_name(data: bytes, position: int) -> int:
             raise MessageError("a label of an unknown kind")
         position += 1 + length
     return position + 1
+
+
+def expanded(data: bytes, position: int, known: dict[int, bytes]) -> bytes:
+    """The name that begins here, without pointers. known: what was expanded before, by position; grows.
+
+    A pointer must lead to a prior name (RFC 1035 §4.1.4), which ends before the pointer: so this ends, too
+    (RFC 9267 §2).
+    """
+    labels: list[tuple[int, bytes]] = []
+    rest = b"\0"
+    limit, size, pointers = len(data), 1, 0
+    while length := data[position]:
+        if (found := known.get(position)) is not None:
+            rest = found
+            break
+        if length >= 0xC0:
+            limit, position = position, (length & 0x3F) << 8 | data[position + 1]
+            pointers += 1
+            if not 12 <= position < limit or pointers > _POINTERS:
+                raise MessageError("a compression pointer that does not lead back, or one too many")
+            continue
+        end = position + 1 + length
+        if length > 63 or end >= limit:
+            raise MessageError("a label of an unknown kind, or without an end")
+        labels.append((position, data[position:end]))
+        size += 1 + length
+        position = end
+        if size > 255:
+            break
+    for place, label in reversed(labels):
+        rest = known[place] = label + rest
+    if len(rest) > 255:
+        raise MessageError("a name longer than 255 bytes")
+    return rest
 
 
 def _next_record(data: bytes, position: int) -> tuple[int, int, int]:
@@ -205,12 +252,14 @@ class Body:
     """What a reply says to everybody alike: its flags and its records, without question and OPT.
 
     Positions in `records` count from the end of the question; names in it may point back into the question.
+    answers_end: where the authorities begin in it.
     """
 
     flags: int
     answers: int
     authorities: int
     records: bytes
+    answers_end: int = 0
 
 
 def fit_reply(query: Query, body: Body, stream: bool, why: Why | None = None) -> bytes:
@@ -226,7 +275,12 @@ def fit_reply(query: Query, body: Body, stream: bool, why: Why | None = None) ->
     if not query.dnssec_ok and not asked & AD:
         flags &= ~AD  # RFC 6840 §5.8
     length = 12 + len(query.question) + len(body.records) + len(opt)
-    if length > (0xFFFF if stream else min(query.udp_size, UDP_SIZE)):
+    most = 0xFFFF if stream else min(query.udp_size, UDP_SIZE)
+    if length > most and not query.dnssec_ok and 0 < body.answers_end < len(body.records):
+        # What is beside an answer can be left out without a word (RFC 2181 §9).
+        length -= len(body.records) - body.answers_end
+        body = Body(body.flags, body.answers, 0, body.records[: body.answers_end])
+    if length > most:
         return HEADER.pack(query.id, flags | TC, 1, 0, 0, additionals) + query.question + opt
     head = HEADER.pack(query.id, flags, 1, body.answers, body.authorities, additionals)
     return head + query.question + body.records + opt

@@ -8,9 +8,25 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from splitwgd.answers import Reply, expanded, read_reply
+from splitwgd.answers import Reply, read_reply
 from splitwgd.errors import MessageError
-from splitwgd.message import AAAA, CNAME, DNAME, HEADER, HTTPS, IN, QR, RECORD, RRSIG, SOA, SVCB, A, Query, skip_name
+from splitwgd.message import (
+    AAAA,
+    CNAME,
+    DNAME,
+    HEADER,
+    HTTPS,
+    IN,
+    QR,
+    RECORD,
+    RRSIG,
+    SOA,
+    SVCB,
+    A,
+    Query,
+    expanded,
+    skip_name,
+)
 from splitwgd.svcb import MANDATORY, WIDTHS, Address, addresses_in, parameters
 
 # Types whose data may hold compressed names (RFC 3597 §4): (bytes before the names, how many).
@@ -61,7 +77,7 @@ def _kept(
     data: bytes, begin: int, fixed: int, end: int, reply: Reply | None, may_stay: Callable[[Address], bool]
 ) -> bytes:
     """The record as it stays, empty if it does not. reply: whose answer it is, None for an authority."""
-    owner = expanded(data, begin)
+    owner = expanded(data, begin, {})
     rtype, rclass, ttl, _ = RECORD.unpack_from(data, fixed)
     rdata = fixed + RECORD.size
     new = data[rdata:end]
@@ -78,6 +94,8 @@ def _kept(
             return b""
     elif rtype in _NAMES:
         new = _uncompressed(data, rdata, end, *_NAMES[rtype])
+    if owner == data[12 : 12 + len(owner)]:
+        owner = b"\xc0\x0c"  # the question's
     return owner + RECORD.pack(rtype, rclass, ttl, len(new)) + new
 
 
@@ -98,7 +116,7 @@ def _uncompressed(data: bytes, rdata: int, end: int, before: int, names: int) ->
     found = data[rdata : rdata + before]
     position = rdata + before
     for _ in range(names):
-        found += expanded(data, position)
+        found += expanded(data, position, {})
         position = skip_name(data, position)
     return found + data[position:end]
 
@@ -106,7 +124,7 @@ def _uncompressed(data: bytes, rdata: int, end: int, before: int, names: int) ->
 def _without_hints(data: bytes, rdata: int, end: int, admits: Callable[[Address], bool]) -> bytes:
     """The record's data with the admitted hints alone; empty where it is of no use without the others."""
     values = skip_name(data, rdata + 2)
-    made = data[rdata : rdata + 2] + expanded(data, rdata + 2)
+    made = data[rdata : rdata + 2] + expanded(data, rdata + 2, {})
     found = parameters(data[values:end])
     needed = next((value for key, value in found if key == MANDATORY), b"")  # RFC 9460 §8
     for key, value in found:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from splitwgd.answers import TTL_LIMIT
@@ -47,12 +46,12 @@ class Upstreams:
         self.ports = ports or Ports(loop)
         self.ttl_bounds = (0, TTL_LIMIT)
         self.mix_case = False
-        self.flights: set[Flight] = set()
+        self.first: dict[Flight, None] = {}  # whose first attempt is under way, the oldest first
+        self.later: set[Flight] = set()
         self.on_recovery: Callable[[Group], None] = lambda group: None
         self.discarded = 0  # replies that did not fit their question
         self._desks: dict[Group, Desk] = {}
         self.probes: dict[Name, tuple[Group, Server]] = {}
-        self._first: deque[tuple[float, Flight]] = deque()
         self._tick: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
 
@@ -61,12 +60,11 @@ class Upstreams:
         desk = self._desks.get(group)
         if desk is None:
             desk = self._desks[group] = Desk(group)
-        if len(self.flights) >= self.limit:
+        if self.under_way() >= self.limit:
             error = UpstreamError(f"{group.name}: {self.limit} questions are under way already")
             self.loop.call_soon(done, error)
             return
         flight = Flight(self, desk, query, done)
-        self.flights.add(flight)
         desk.used = flight.begun
         servers = desk.ward.order
         if desk.looping:
@@ -75,19 +73,30 @@ class Upstreams:
         if self._probe is None:
             self._probe = self.loop.call_later(_PROBE_EVERY, self._send_probes)
 
+    def under_way(self) -> int:
+        """How many questions wait for their answers, ours among them."""
+        return len(self.first) + len(self.later)
+
     def await_first(self, flight: Flight) -> None:
         """Wakes the flight if its first attempt is not answered in time: one timer for all of them."""
-        self._first.append((flight.begun + FIRST_PATIENCE, flight))
+        self.first[flight] = None
         if self._tick is None:
             self._tick = self.loop.call_later(FIRST_PATIENCE, self._wake)
 
     def _wake(self) -> None:
-        now = self.loop.time()
-        while self._first and self._first[0][0] <= now:
-            _, flight = self._first.popleft()
-            if flight in self.flights and flight.exchange is None:  # which would have its own timer
+        begun = self.loop.time() - FIRST_PATIENCE
+        late = []
+        for flight in self.first:
+            if flight.begun > begun:
+                break
+            late.append(flight)
+        for flight in late:
+            if flight in self.first:  # it may have ended with another one
                 flight.silence()
-        self._tick = self.loop.call_at(self._first[0][0], self._wake) if self._first else None
+        self._tick = None
+        if self.first:
+            oldest = next(iter(self.first))
+            self._tick = self.loop.call_at(oldest.begun + FIRST_PATIENCE, self._wake)
 
     def refresh(self) -> None:
         """The network is another one: nothing that was learned of the servers, and no open socket, is good now."""
@@ -129,7 +138,6 @@ class Upstreams:
     def send_one(self, group: Group, server: Server, query: Query) -> None:
         """A question of our own to one server, for the sake of being asked."""
         flight = Flight(self, self._desk(group), query, lambda outcome: None)
-        self.flights.add(flight)
         flight.begin((server,))
 
     def look_for_loops(self, groups: Iterable[Group]) -> None:
@@ -157,13 +165,9 @@ class Upstreams:
     def _desk(self, group: Group) -> Desk:
         return self._desks.get(group) or self._desks.setdefault(group, Desk(group))
 
-    def recovered(self, desk: Desk) -> None:
-        """A server that was dead is back."""
-        self.on_recovery(desk.group)
-
     def close(self) -> None:
         """Ends every question that is under way, without an answer."""
-        for flight in list(self.flights):
+        for flight in [*self.first, *self.later]:
             flight.drop(0.0)
         for timer in (self._tick, self._probe):
             if timer is not None:

@@ -47,14 +47,14 @@ class Vetting:
         self.admission = admission
         self.tell = tell
         self.left_out = 0  # addresses, so far
-        self._leads: dict[Name, Lead] = {}
+        self.leads: dict[Name, Lead] = {}
         self._told: set[tuple[Name, Address]] = set()
         self._sets: dict[str, dict[int, str]] = {}
 
     def find(self, name: Name) -> Group:
         """The group that a name belongs to."""
         group = self.zones.find(name)
-        if group.tunnel is None and self._leads and (lead := self._leads.get(name)) is not None:
+        if group.tunnel is None and self.leads and (lead := self.leads.get(name)) is not None:
             return lead.group
         return group
 
@@ -64,12 +64,12 @@ class Vetting:
 
     def holder(self, reply: Reply) -> Name:
         """The tunneled name that answers for the addresses of a tunneled reply."""
-        if len(reply.chain) == 1 and not self._leads:
+        if len(reply.chain) == 1 and not self.leads:
             return reply.chain[0]
         for name in reply.chain:
             if self.zones.find(name).tunnel is not None:
                 return name
-            if (lead := self._leads.get(name)) is not None:
+            if (lead := self.leads.get(name)) is not None:
                 return lead.origin
         return reply.chain[0]
 
@@ -104,7 +104,7 @@ class Vetting:
             objection = partial(self._rebinding, query.name)
         else:
             objection = _none  # a zone of the user's own servers
-        if not reply.stray and len(reply.addresses) <= OF_AN_ANSWER:
+        if not reply.stray and (policy.tunnel is None or len(reply.addresses) <= OF_AN_ANSWER):
             for address in reply.addresses:
                 if objection(address):
                     break
@@ -156,15 +156,15 @@ class Vetting:
             if group.tunnel is not None or group.local:
                 continue
             until = now + reply.ttl + _SLACK
-            lead = self._leads.get(target)
+            lead = self.leads.get(target)
             if lead is not None:
                 lead.until = max(lead.until, until)
                 continue
-            if len(self._leads) >= _LEADS_LIMIT:
-                self._leads = {name: kept for name, kept in self._leads.items() if kept.until > now}
-                if len(self._leads) >= _LEADS_LIMIT:
+            if len(self.leads) >= _LEADS_LIMIT:
+                self.leads = {name: kept for name, kept in self.leads.items() if kept.until > now}
+                if len(self.leads) >= _LEADS_LIMIT:
                     return None
-            self._leads[target] = Lead(self.holder(reply), policy, until)
+            self.leads[target] = Lead(self.holder(reply), policy, until)
             new.append(target)
         return new
 
@@ -172,10 +172,10 @@ class Vetting:
         """The same for another configuration: what led to a name still does if it is still tunneled."""
         new = Vetting(zones, admission, self.tell)
         new.left_out, new._told = self.left_out, self._told
-        for name, lead in self._leads.items():
+        for name, lead in self.leads.items():
             group = zones.find(lead.origin)
             if group.tunnel is not None:
-                new._leads[name] = Lead(lead.origin, group, lead.until)
+                new.leads[name] = Lead(lead.origin, group, lead.until)
         return new
 
 

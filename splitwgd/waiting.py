@@ -31,9 +31,10 @@ class Counts:
 
 
 class Pending:
-    """One question. stale: what it was answered with before, which may stand in. timer: until that is given."""
+    """One question. stale: what it was answered with before, which may stand in. timer: until that is given.
+    given: whether it has been."""
 
-    __slots__ = ("askers", "group", "query", "stale", "timer", "zones")
+    __slots__ = ("askers", "given", "group", "query", "stale", "timer", "zones")
 
     def __init__(self, query: Query, group: Group, zones: Zones) -> None:
         self.query = query
@@ -41,6 +42,7 @@ class Pending:
         self.zones = zones
         self.askers: list[tuple[Query, Client]] = []
         self.stale: Entry | None = None
+        self.given = False
         self.timer: asyncio.TimerHandle | None = None
 
 

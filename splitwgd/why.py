@@ -24,6 +24,10 @@ def silent(group: Group) -> Why:
     return Why(_NO_AUTHORITY, f"splitwg: no server of {group.name} answers")
 
 
-def refused(group: Group) -> Why:
+def refused(group: Group, rcode: int) -> Why:
     """They answered, but with an error."""
-    return Why(_NO_AUTHORITY, f"splitwg: the servers of {group.name} answer with an error")
+    said = _RCODES.get(rcode, f"rcode {rcode}")
+    return Why(_NO_AUTHORITY, f"splitwg: the servers of {group.name} answer {said}")
+
+
+_RCODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED", 9: "NOTAUTH"}

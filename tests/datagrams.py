@@ -139,7 +139,7 @@ def play(story: Callable[[Upstreams], Awaitable[None]], closes: bool = False) ->
         upstreams = Upstreams(loop, Channels(loop, trusting()))
         try:
             await story(upstreams)
-            assert not upstreams.flights
+            assert not upstreams.under_way()
         finally:
             if not closes:
                 upstreams.close()

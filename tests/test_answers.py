@@ -18,7 +18,6 @@ from splitwgd.answers import (
     Reply,
     _Reader,
     counted_down,
-    expanded,
     is_reply_to,
     read_reply,
     with_ttl,
@@ -39,6 +38,7 @@ from splitwgd.message import (
     A,
     Body,
     Query,
+    expanded,
     fit_reply,
     question_for,
     read_query,
@@ -224,8 +224,15 @@ def test_only_records_of_the_internet_are_read() -> None:
 
 
 @pytest.mark.parametrize(("rtype", "rdata"), [(A, b"123"), (A, b"12345"), (A, b""), (AAAA, b"1234"), (AAAA, b"1" * 17)])
-def test_an_address_of_a_wrong_length_is_none(rtype: int, rdata: bytes) -> None:
-    assert raw(raw_record(HERE, rtype, rdata=rdata)).addresses == ()
+def test_an_address_of_a_wrong_length_is_refused(rtype: int, rdata: bytes) -> None:
+    with pytest.raises(MessageError, match="wrong length"):
+        raw(raw_record(HERE, rtype, rdata=rdata))
+
+
+@pytest.mark.parametrize("rdata", [b"\5other\0x", b"\xc0\x0cx", b"\5other", b""])
+def test_an_alias_ends_with_its_record(rdata: bytes) -> None:
+    with pytest.raises(MessageError):
+        raw(raw_record(HERE, CNAME, rdata=rdata), raw_record(OTHER))
 
 
 def test_two_aliases_for_one_name_are_refused() -> None:
@@ -505,8 +512,35 @@ def test_another_ttl_may_be_put_on_all_of_them() -> None:
 
 
 def test_a_name_is_told_without_its_pointers_in_its_own_case() -> None:
-    data = b"\3ExA\0" + b"\3www\xc0\0" + b"\xc0\5"
-    assert [expanded(data, place) for place in (0, 5, 11)] == [b"\3ExA\0", b"\3www\3ExA\0", b"\3www\3ExA\0"]
+    data = bytes(12) + b"\3ExA\0" + b"\3www\xc0\x0c" + b"\xc0\x11" + b"\1a\xc0\x11"
+    names = {12: b"\3ExA\0", 17: b"\3www\3ExA\0", 23: b"\3www\3ExA\0", 25: b"\1a\3www\3ExA\0"}
+    for order in (sorted(names), sorted(names, reverse=True)):
+        known: dict[int, bytes] = {}
+        assert {place: expanded(data, place, known) for place in order} == names
+        for place in order:  # what was learned of one is right for all
+            assert expanded(data, place, known) == names[place]
+
+
+@given(st.data())
+def test_what_is_known_of_names_never_changes_what_they_are(data: st.DataObject) -> None:
+    message = bytes(12)
+    places: list[int] = []
+    for _ in range(data.draw(st.integers(1, 12))):
+        labels = data.draw(st.lists(st.binary(min_size=1, max_size=63), max_size=5))
+        target = data.draw(st.sampled_from([None, *places]))
+        places.append(len(message))
+        message += b"".join(bytes((len(label),)) + label for label in labels)
+        message += b"\0" if target is None else struct.pack("!H", 0xC000 | target)
+
+    def told(place: int, known: dict[int, bytes]) -> bytes | None:
+        try:
+            return expanded(message, place, known)
+        except MessageError:
+            return None
+
+    together: dict[int, bytes] = {}
+    for place in data.draw(st.permutations(places)):
+        assert told(place, together) == told(place, {})
 
 
 # -- what no reply can do to us
@@ -541,6 +575,7 @@ MALFORMED = [
     ),
     ((raw_record(HERE, CNAME, rdata=b"\x05other"),), None, "an alias without an end"),
     ((raw_record(HERE, CNAME, rdata=b""),), None, "an alias to nothing"),
+    ((raw_record(b"\xc0\x0b"),), None, "a pointer into the header"),
     ((raw_record(HERE, CNAME, rdata=struct.pack("!H", 0xC000 | END + 12)),), None, "an alias that points to itself"),
 ]
 
@@ -637,11 +672,22 @@ def test_the_short_way_reads_what_the_long_way_reads(made: tuple[bytes, Query], 
     assert outcome_of(lambda: read_reply(data, query, *bounds)) == long_way
 
 
-def test_a_reply_that_is_cut_anywhere_is_refused() -> None:
-    assert texts(read_reply(GOOD, QUERY)) == ["192.0.2.1", "2001:db8::1"]
-    for end in range(END, len(GOOD)):
+@pytest.mark.parametrize(
+    "data",
+    [
+        GOOD,
+        *(
+            answer(QUERY, "www.example.com. 60 IN A 192.0.2.1\n" * count, opt=opt)
+            for count in (1, 3)
+            for opt in (False, True)
+        ),
+    ],
+)
+def test_a_reply_that_is_cut_anywhere_is_refused(data: bytes) -> None:
+    assert texts(read_reply(data, QUERY))[0] == "192.0.2.1"
+    for end in range(END, len(data)):
         with pytest.raises(MessageError):
-            read_reply(GOOD[:end], QUERY)
+            read_reply(data[:end], QUERY)
 
 
 class Counted(bytes):

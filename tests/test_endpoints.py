@@ -18,10 +18,10 @@ from splitwgd.answers import Reply, read_reply
 from splitwgd.config import Config
 from splitwgd.endpoints import Endpoints
 from splitwgd.errors import UpstreamError
+from splitwgd.flight import Done
 from splitwgd.message import AAAA, A, Query
 from splitwgd.names import to_text
 from splitwgd.objects import Endpoint, PeerState
-from splitwgd.upstream import Done
 from splitwgd.zones import Group, Zones
 from tests.worlds import WG, eventually, key, make_config, text_of
 

@@ -15,7 +15,7 @@ from dnslib import A as ARecord
 from splitwgd.answers import Reply
 from splitwgd.errors import UpstreamError
 from splitwgd.flight import WRONG_LIMIT, mixed, random_ident
-from splitwgd.message import AD, OPT, RD, question_for, read_query
+from splitwgd.message import OPT, question_for, read_query
 from splitwgd.names import parse_name
 from splitwgd.servers import Transport
 from splitwgd.upstream import Upstreams

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -460,27 +461,78 @@ def test_names_that_bring_an_address_in_one_turn_share_its_element() -> None:
     ]
 
 
-def stays_after_a_restart(book: Ledger, element: Element, staying: Name, now: float) -> bool:
-    """Whether an address that this name holds outlives a restart and a reload that keeps the name alone."""
-    assert staying in book._holdings[element.set, element.address].names
-    after = ledger()
-    after.restore([element], now)
-    return not after.release(only(staying))
+class Kernel:
+    """What the sets hold: for each place its comment, and when it ends."""
+
+    def __init__(self) -> None:
+        self.held: dict[Place, tuple[str, float]] = {}
+
+    def take(self, grants: list[Grant], now: float) -> None:
+        """The answers of one turn."""
+        self.held = {place: (comment, end) for place, (comment, end) in self.held.items() if end > now}
+        for element in merged(element for grant in grants for element in grant.new):
+            assert (element.set, element.address) not in self.held, "what should be new is absent"
+            self.held[element.set, element.address] = (element.name, now + element.seconds)
+        for element in merged(element for grant in grants for element in grant.renewed):
+            place = (element.set, element.address)
+            assert self.held[place][1] <= now + element.seconds, "no life gets shorter"
+            self.held[place] = (element.name, now + element.seconds)
+
+    def restart(self, now: float) -> Ledger:
+        """The ledger of the next process."""
+        after = ledger()
+        after.restore([Element(*place, comment, end - now) for place, (comment, end) in self.held.items()], now)
+        return after
 
 
-def test_the_comment_of_names_that_came_in_one_turn_is_known_to_the_ledger_too() -> None:
-    book = ledger()
-    grants = [book.grant(name, [ONE], 60, NOW) for name in (A, B)]
-    for grant in grants:  # the kernel has "a.example b.example" (merged)
-        book.record(grant, NOW)
-    (element,) = learn(book, C, ONE).renewed
-    assert stays_after_a_restart(book, element, A, NOW)
+LONG = [parse_name(f"{'x' * 40}.{letter}.example") for letter in "abc"]
+turns = st.lists(
+    st.tuples(
+        st.lists(
+            st.tuples(st.sampled_from([A, B, C, *LONG]), st.sampled_from([ONE, TWO]), st.integers(0, 9000)), max_size=3
+        ),
+        st.floats(0, 5000),
+        st.booleans(),
+    ),
+    max_size=8,
+)
 
 
-def test_a_name_of_an_address_that_had_ended_is_named_again_when_it_comes_back() -> None:
+@given(turns)
+def test_who_was_promised_an_address_keeps_it_even_after_a_restart(story: list[tuple[Any, float, bool]]) -> None:
+    """Whatever came together or one after another, and whatever had ended in between: the element lives long
+    enough, and its comment does not forget whom it is for."""
+    book, kernel, now = ledger(spare=90), Kernel(), NOW
+    promised: dict[tuple[Name, Place], float] = {}
+    for answers, pause, tidy in story:
+        now += pause
+        if tidy:
+            book.expire(now)
+        grants = [book.grant(name, [place], ttl, now) for name, place, ttl in answers]
+        kernel.take(grants, now)
+        for grant in grants:
+            book.record(grant, now)
+        for name, place, ttl in answers:
+            promised[name, place] = max(promised.get((name, place), 0), now + ttl)
+        for (name, place), until in promised.items():
+            if until >= now:
+                assert kernel.held[place][1] >= until + 30 - 1e-6
+                assert place not in kernel.restart(now).release(only(name))
+
+
+def test_an_address_that_had_ended_belongs_to_those_who_bring_it_back() -> None:
     book, later = ledger(), NOW + 3600
     learn(book, A, ONE)
-    learn(book, B, ONE, now=later)  # the element had ended; the ledger has not been told
-    learn(book, A, ONE, now=later)
-    (element,) = book.elements(later)
-    assert stays_after_a_restart(book, element, A, later)
+    (element,) = learn(book, B, ONE, now=later).new
+    assert (element.name, comments(book, later), book.held_by(A)) == ("b.example", ["b.example"], 0)
+    (element,) = learn(book, A, ONE, now=later).renewed
+    assert element.name == "b.example a.example"
+
+
+@pytest.mark.parametrize(("length", "whole"), [(53, True), (54, False)])
+def test_a_comment_is_as_long_as_it_may_be_with_room_for_the_sign(length: int, whole: bool) -> None:
+    book = ledger()
+    first, second = ("x" * 52 + ".y", "z" * (length - 2) + ".y")
+    learn(book, parse_name(first), ONE)
+    learn(book, parse_name(second), ONE)
+    assert comments(book) == [f"{first} {second}" if whole else f"{first} +"]

@@ -29,7 +29,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 class Desk:
-    """Takes questions; answers those that begin with `a` at once, and keeps the others."""
+    """Takes questions; answers those that begin with `a` at once, hangs up on `-`, and keeps the others."""
 
     def __init__(self) -> None:
         self.kept: list[tuple[bytes, Client]] = []
@@ -39,6 +39,8 @@ class Desk:
         self.taken.append(data)
         if data.startswith(b"a"):
             client.send(b"re " + data)
+        elif data.startswith(b"-"):
+            client.hang_up()
         else:
             self.kept.append((data, client))
 
@@ -219,8 +221,7 @@ def test_an_idle_connection_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyP
     "count",
     [
         50,
-        
-            3000,
+        3000,
     ],
 )
 def test_any_number_of_questions_whose_answers_are_there_at_once_is_answered(port: int, count: int) -> None:
@@ -237,15 +238,22 @@ def test_any_number_of_questions_whose_answers_are_there_at_once_is_answered(por
 
 def test_who_deserves_no_answer_is_hung_up_on_over_tcp_and_ignored_over_udp(port: int) -> None:
     async def story(listener: Listener, desk: Desk) -> None:
-        await over_udp(port, b"noise", replies=0)
+        assert await over_udp(port, b"- noise", b"a1", replies=1) == [b"re a1"]
         reader, writer = await stream(port)
-        writer.write(framed(b"noise"))
-        await eventually(lambda: len(desk.kept) == 2)
-        for _, client in desk.kept:
-            client.hang_up()
+        writer.write(framed(b"- noise"))
         assert await hung_up(reader)
         await bye(writer)
-        assert await over_udp(port, b"a1", replies=1) == [b"re a1"]
+
+    play(story)
+
+
+def test_of_whom_was_hung_up_on_nothing_more_is_taken(port: int) -> None:
+    async def story(listener: Listener, desk: Desk) -> None:
+        reader, writer = await stream(port)
+        writer.write(framed(b"- noise", *[b"slow"] * 50))
+        assert await hung_up(reader)
+        await bye(writer)
+        assert desk.kept == []
 
     play(story)
 

@@ -226,6 +226,20 @@ def test_at_rest_every_port_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch
     play(story)
 
 
+def test_one_that_has_not_rested_enough_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REST", 0.2)
+
+    async def story(ports: Ports, bell: Bell) -> None:
+        taken = [ports.take(bell.berth, Asker()) for _ in range(2)]
+        now = ports.loop.time()
+        ports.give_back(taken[0], now)
+        ports.give_back(taken[1], now + 0.1)
+        await eventually(lambda: taken[0].sock.fileno() < 0)
+        await eventually(lambda: len(ports) == 0)
+
+    play(story)
+
+
 def test_a_port_is_thrown_away_once_however_often_it_is_said() -> None:
     async def story(ports: Ports, bell: Bell) -> None:
         port = ports.take(bell.berth, Asker())

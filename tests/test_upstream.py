@@ -164,7 +164,7 @@ def test_a_dead_server_is_asked_by_ourselves_and_its_return_is_told(monkeypatch:
                 assert upstreams.state()["default"][str(address)] == "well"
                 asked = DNSRecord.parse(revived.asked[0][0])
                 assert (str(asked.q.qname), asked.q.qtype) == (".", 2)  # which every server knows, and tells nobody
-                await eventually(lambda: not upstreams.flights)
+                await eventually(lambda: not upstreams.under_way())
 
     play(story)
 
@@ -204,7 +204,7 @@ def test_on_an_idle_machine_nobody_is_probed(monkeypatch: pytest.MonkeyPatch) ->
             assert len(second.asked) == before
             await ask(upstreams, first, second)
             await eventually(lambda: len(second.asked) > before)
-            await eventually(lambda: not upstreams.flights)
+            await eventually(lambda: not upstreams.under_way())
 
     play(story)
 
@@ -227,7 +227,7 @@ def test_a_server_that_asks_us_is_found_and_left_out(caplog: pytest.LogCaptureFi
         async with Fake(asks_us) as loop, Fake(says()) as honest, Fake(says()) as another:
             group, forward = group_of(loop, honest), group_of(another, name="forward 'x'")
             upstreams.look_for_loops([group, forward])
-            await eventually(lambda: not upstreams.flights)
+            await eventually(lambda: not upstreams.under_way())
             names = {str(DNSRecord.parse(data).q.qname) for each in (loop, honest, another) for data, _ in each.asked}
             assert len(names) == 3 and all(name.endswith(".splitwg-probe.example.") for name in names)
             assert upstreams.state() == {
@@ -253,7 +253,7 @@ def test_a_group_whose_servers_all_ask_us_has_none() -> None:
             upstreams.look_for_loops([group])
             await eventually(lambda: fake.asked)
             assert upstreams.came_back(name_in(fake.asked[0][0]))
-            await eventually(lambda: not upstreams.flights)
+            await eventually(lambda: not upstreams.under_way())
             outcomes = send(upstreams, group)
             await eventually(lambda: outcomes)
             assert str(outcomes[0]) == "default: no server"
@@ -265,7 +265,7 @@ def test_other_names_do_not_come_back() -> None:
     async def story(upstreams: Upstreams) -> None:
         assert not upstreams.came_back(QUERY.name)
         upstreams.look_for_loops([group_of(CLOSED)])
-        await eventually(lambda: not upstreams.flights)
+        await eventually(lambda: not upstreams.under_way())
         assert not upstreams.came_back(QUERY.name)
         assert not upstreams.came_back(parse_name("0123456789abcdef.splitwg-probe.example"))
 

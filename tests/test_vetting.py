@@ -124,6 +124,18 @@ def test_a_zone_that_may_be_private_has_its_private_addresses_admitted() -> None
     assert desk.vetting.admitted(private, WWW) == []
 
 
+def test_a_name_may_hold_what_is_in_its_tunnels_sets() -> None:
+    """By itself, or by what led to it."""
+    desk = Desk()
+    desk.vetting.follow(https("www.example.com", "cdn.example.net"), desk.tunnel, NOW)
+    for name in (WWW, CDN):
+        assert desk.vetting.may_hold(name, "wg_domains4") and desk.vetting.may_hold(name, "wg_domains6")
+        assert not desk.vetting.may_hold(name, "second_domains4")
+        assert not desk.vetting.may_hold(name, "wg2_domains4"), "which is another tunnel's"
+    assert not desk.vetting.may_hold(OTHER, "wg_domains4")
+    assert not desk.vetting.may_hold(OTHER, "None_domains4")
+
+
 # -- what may be said of tunneled names
 
 
@@ -330,7 +342,7 @@ def test_a_lead_leads_on() -> None:
 def test_what_is_tunneled_anyhow_needs_no_lead(target: str) -> None:
     desk = Desk()
     assert desk.vetting.follow(https("www.example.com", target), desk.tunnel, NOW) == []
-    assert desk.vetting._leads == {}
+    assert desk.vetting.leads == {}
 
 
 def test_leads_are_followed_in_an_alias_mode_too() -> None:

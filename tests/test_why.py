@@ -19,6 +19,8 @@ def test_no_way_names_what_is_missing() -> None:
 
 
 def test_silence_and_refusal_are_told_apart() -> None:
-    assert why.silent(TUNNEL).code == why.refused(TUNNEL).code == NO_REACHABLE_AUTHORITY
-    assert why.silent(TUNNEL).text != why.refused(TUNNEL).text
+    assert why.silent(TUNNEL).code == why.refused(TUNNEL, 5).code == NO_REACHABLE_AUTHORITY
+    assert why.silent(TUNNEL).text != why.refused(TUNNEL, 5).text
+    assert why.refused(TUNNEL, 5).text.endswith("wg0 answer REFUSED")
+    assert why.refused(TUNNEL, 17).text.endswith("wg0 answer rcode 17")
     assert why.STALE.code == STALE_ANSWER

@@ -21,8 +21,6 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import Any
 
-from dnslib import DNSRecord
-
 from .hosts import Host
 from .load import family_of
 from .replies import KINDS
@@ -46,6 +44,8 @@ class Heard:
     @cached_property
     def message(self) -> Any:
         """The reply as dnslib reads it."""
+        from dnslib import DNSRecord  # here: the crowd's own process starts without it, and in half the time
+
         return DNSRecord.parse(self.wire)
 
     @property

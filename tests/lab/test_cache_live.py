@@ -30,14 +30,14 @@ def unlike(heard: Sequence[Heard], rcode: int) -> list[tuple[str, int | None]]:
 # -- row 51
 
 
-@pytest.mark.parametrize("zone", ["plain.example", "tunneled.example"])
-def test_51_a_no_that_is_asked_for_1000_times_is_one_question_upstream(
-    machine: Machine, upstream: Hostile, zone: str
-) -> None:
-    upstream.say(f"nobody.{zone}", nothing(NXDOMAIN))
-    upstream.say(f"empty.{zone}", nothing())
+def test_51_a_no_that_is_asked_for_1000_times_is_one_question_upstream(machine: Machine, upstream: Hostile) -> None:
+    rcodes: dict[str, int] = {}
+    for zone in ("plain.example", "tunneled.example"):
+        upstream.say(f"nobody.{zone}", nothing(NXDOMAIN))
+        upstream.say(f"empty.{zone}", nothing())
+        rcodes |= {f"nobody.{zone}": NXDOMAIN, f"empty.{zone}": NOERROR}
     begin(machine)
-    for name, rcode in ((f"nobody.{zone}", NXDOMAIN), (f"empty.{zone}", NOERROR)):
+    for name, rcode in rcodes.items():
         ask(machine.lab.client, [name])
         heard = ask(machine.lab.client, [name] * 1000, every=0.001)
         assert unlike(heard, rcode) == []

@@ -60,7 +60,7 @@ def test_57_of_1000_questions_995_are_answered_within_a_second_and_a_half(
     for server, settings in PROFILES[profile].items():
         upstream.be(server, **settings)
     begin(machine, configuration(default=(DEFAULT, SECOND)))
-    heard = ask(machine.lab.client, names(1000, "lossy.example"), every=0.004)
+    heard = ask(machine.lab.client, names(1000, "lossy.example"), every=0.003)
     assert took(heard, 0.995) < 1.5
     assert len(upstream.asked()) >= 1000
 
