@@ -122,7 +122,7 @@ def writing(seconds: float) -> Counter[str]:
 
 
 def looking(seconds: float) -> Counter[str]:
-    """The reconciler's look at what there is, again and again, beside 20,000 addresses."""
+    """The reconciler's look at what there is, again and again."""
     kernel, counts = Kernel(), Counter[str]()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -145,13 +145,13 @@ def test_60_two_thousand_addresses_a_second_while_the_ruleset_churns(tmp_path: P
 
 
 def test_60_a_look_at_the_table_ends_while_the_ruleset_churns(tmp_path: Path, nft: Nft) -> None:
-    """libnftables begins its listing anew whenever the ruleset changes in between."""
+    """Beside 60,000 addresses. libnftables begins a listing anew whenever the ruleset changes in between."""
     nft.run(table_text(make_table(make_config()), None))
-    many = [Element(SET, address, "x.example", 3600) for number in range(5000) for address in addresses(number)]
+    many = [Element(SET, address, "x.example", 3600) for number in range(15_000) for address in addresses(number)]
     with contextlib.closing(Elements(TABLE)) as hand:
         hand.put(many)
     with foreign_churn(tmp_path):
-        assert in_a_child("looking", 2, 10)["looked"] >= 2
+        assert in_a_child("looking", 2, 10)["looked"] >= 1
 
 
 if __name__ == "__main__":
