@@ -87,7 +87,8 @@ class Admission:
 
     def objection(self, address: Address, name: Name) -> str:
         """Why a tunneled name's answer may not lead there; empty when it may."""
-        if address in self.taken:
+        carried = next((address[place : place + 4] for prefix, place in _CARRIERS if address.startswith(prefix)), b"")
+        if address in self.taken or len(address) == 16 and carried in self.taken:
             return "an address of this machine, of its gateways or of a server that it needs"
         kind = kind_of(address)
         if kind is GLOBAL or kind is Kind.PRIVATE and self.allows_private(name):

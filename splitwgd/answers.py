@@ -204,6 +204,7 @@ class _Reader:
             if rtype in _WIDTHS and length != _WIDTHS[rtype]:
                 raise MessageError("an address of a wrong length")  # who knows what a client makes of it
             if rclass != IN:
+                self.elsewhere.append(b"")  # at no name of the chain
                 continue
             if rtype in _WIDTHS:
                 self.addresses.append((owner, data[rdata:position]))

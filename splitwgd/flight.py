@@ -81,7 +81,7 @@ class Flight:
     """One question under way. `done` is called once; what comes later is nobody's.
 
     last: the server that was asked last. ports, streams: on which somebody may answer, and for streams what gives
-    up waiting. unsent: no way to any server so far.
+    up waiting. unsent: no way to any server so far. own: a question of ours, for the sake of being asked.
     """
 
     # What most questions never need costs them nothing.
@@ -93,6 +93,7 @@ class Flight:
     streams: Mapping[Server, Callable[[], None]] = MappingProxyType({})
     refusal: Reply | None = None
     unsent = True
+    own = False
 
     def __init__(self, upstreams: Airport, desk: Desk, query: Query, done: Done) -> None:
         self.upstreams = upstreams
@@ -116,7 +117,7 @@ class Flight:
         """The time of the last attempt is over."""
         if self.last is not None:
             self._note(self.last, "no answer in time")
-            self.desk.ward.silent(self.last, self.upstreams.loop.time())
+            self.desk.ward.silent(self.last, self.upstreams.loop.time(), self.own)
         self._go_on()
 
     def _go_on(self, later: bool = False) -> None:
@@ -240,7 +241,8 @@ class Flight:
         """Over TCP, or how else the server is asked; once."""
         if server in self.streams:
             return
-        options = None if self.desk.posts[server].without_edns else b""
+        post = self.desk.posts[server]
+        options = None if post.without_edns else post.jar.options if server.transport is Transport.PLAIN else b""
         message = upstream_query(self.query, random_ident(), self.query.question, options)
 
         def done(outcome: bytes | OSError) -> None:
@@ -266,7 +268,9 @@ class Flight:
             self._go_on()
             return
         if server.transport is Transport.PLAIN:
-            self.desk.posts[server].jar.forget()  # the next reply over UDP tells whether it still knows cookies
+            jar = self.desk.posts[server].jar
+            if not jar.accepts(reply.options):
+                jar.forget()  # nobody can forge this: the server knows of no cookies any more
         self._judge(server, reply, self.begun, stream=True)
 
     def _note(self, server: Server, what: str) -> None:

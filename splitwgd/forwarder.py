@@ -194,7 +194,7 @@ class Forwarder:
             return
         if self._silent and group.name in self._silent:
             log.info("%s answers again", group.name)
-            self._recovered(group)
+            self._silent.discard(group.name)
         if outcome.rcode not in (NOERROR, NXDOMAIN):
             self._refused(pending, outcome)
             return

@@ -21,12 +21,14 @@ PROBE_IDLE = 60.0  # ... and to one that is well and not asked, to know how fast
 
 @dataclass(slots=True)
 class Health:
-    """One server. times in seconds of the caller's clock; took: smoothed, None before the first answer."""
+    """One server. times in seconds of the caller's clock; took: smoothed, None before the first answer. surely:
+    whether it is dead not only by one question's word, which it may not want to answer."""
 
     took: float | None = None
     silences: int = 0
     heard: float = float("-inf")
     dead: bool = False
+    surely: bool = False
     probed: float = float("-inf")
 
 
@@ -39,33 +41,39 @@ class Ward:
         self._health = {server: Health() for server in servers}
 
     def answered(self, server: Server, took: float, now: float) -> bool:
-        """It answered after so many seconds; whether it had been dead."""
+        """It answered after so many seconds; whether it had surely been dead."""
         health = self._health[server]
         was_dead = health.dead
         # As TCP smooths its round trips (RFC 6298 §2.3).
         health.took = took if health.took is None or was_dead else health.took + (took - health.took) / 8
         health.silences = 0
         health.heard = now
+        was_sure, health.surely = health.surely, False
         health.dead = False
         if was_dead or (len(self.servers) > 1 and server is not self.order[0]):
             self._sort()
-        return was_dead
+        return was_sure
 
-    def silent(self, server: Server, now: float) -> bool:
-        """It did not answer in time; whether it is taken for dead from now on."""
+    def silent(self, server: Server, now: float, own: bool = False) -> bool:
+        """It did not answer in time; whether it is taken for dead from now on. own: it was a question of ours."""
         health = self._health[server]
         health.silences += 1
+        health.surely = health.dead and (own or health.surely)
         if health.dead or health.silences < SILENCES or now - health.heard < SILENT_FOR:
             return False
-        return self.failed(server, now)
+        return self._die(server, now)
 
     def unheard(self, server: Server, since: float, now: float) -> None:
         """A question went without an answer; a server that has answered no other since then is dead."""
         if self._health[server].heard < since:
-            self.failed(server, now)
+            self._die(server, now)
 
     def failed(self, server: Server, now: float) -> bool:
-        """It cannot be reached; whether that is news."""
+        """It cannot be reached, says the network; whether that is news."""
+        self._health[server].surely = True
+        return self._die(server, now)
+
+    def _die(self, server: Server, now: float) -> bool:
         health = self._health[server]
         news = not health.dead
         health.dead = True

@@ -57,6 +57,7 @@ class Ledger:
         self.spare = spare
         self._holdings: dict[Place, Holding] = {}
         self._calendar: dict[int, list[Place]] = {}  # by the end of their life; pages may be out of date
+        self._none_before: dict[tuple[str, Name | None], float] = {}  # when somebody looked in vain for victims
         self._sizes: Counter[str] = Counter()
         self._of_name: dict[Name, int] = {}
 
@@ -96,6 +97,8 @@ class Ledger:
 
     def record(self, grant: Grant, now: float) -> None:
         """The kernel acknowledged this."""
+        if grant.new:
+            self._none_before.clear()
         for element in grant.new:
             known = self._holdings.get((element.set, element.address))
             if known is not None and known.until <= now:  # it had gone, and its names with it
@@ -145,13 +148,10 @@ class Ledger:
         self._calendar[page].append(place)
         return holding
 
-    def holds(self, places: Iterable[Place], until: float) -> bool:
-        """Whether all of these live until then."""
-        return all((held := self._holdings.get(place)) is not None and held.until >= until for place in places)
-
     def release(self, stays: Callable[[Name, str], bool]) -> list[Place]:
         """Takes away the names that `stays(name, set)` denies; returns the addresses that nobody holds now."""
         free = []
+        self._none_before.clear()
         for place, holding in list(self._holdings.items()):
             gone = [name for name in holding.names if not stays(name, place[0])]
             if not gone:
@@ -178,6 +178,7 @@ class Ledger:
 
     def expire(self, now: float) -> None:
         """Forgets what the kernel has let go."""
+        self._none_before = {key: when for key, when in self._none_before.items() if when > now}
         for page in sorted(page for page in self._calendar if (page + 1) * _DAY <= now):
             for place in self._calendar.pop(page):
                 holding = self._holdings.get(place)
@@ -189,18 +190,24 @@ class Ledger:
     ) -> list[Place]:
         """So many addresses (or fewer, where there are not so many) that can go: those that end first, and none
         that is still promised or spared. set_: of this one, or of any if empty. name: only what it alone holds."""
+        if now < self._none_before.get((set_, name), now):
+            return []
         found: dict[Place, None] = {}
+        earliest = float("inf")
         for page in sorted(self._calendar):
             for place in self._calendar[page]:
                 holding = self._holdings.get(place)
-                if holding is None or holding.promised > now or int(holding.until // _DAY) != page:
+                if holding is None or int(holding.until // _DAY) != page or set_ and place[0] != set_:
                     continue
-                if set_ and place[0] != set_ or place in spared:
+                if name is not None and list(holding.names) != [name]:
                     continue
-                if name is None or list(holding.names) == [name]:
+                earliest = min(earliest, now if place in spared else holding.promised)
+                if holding.promised <= now and place not in spared:
                     found[place] = None
                     if len(found) >= count:
                         return list(found)
+        if now < earliest < float("inf") and len(self._none_before) < 1000:
+            self._none_before[set_, name] = earliest  # a promise is never taken back: no need to look until then
         return list(found)
 
     def evict(self, places: Iterable[Place]) -> None:

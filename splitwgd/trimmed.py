@@ -51,37 +51,43 @@ def trimmed(reply: Reply, query: Query, admits: Callable[[Address], bool], most:
     count = size = 0
     position = start
     may_stay = _Counting(admits, most)
+    names: dict[int, bytes] = {}
     for place in range(reply.body.answers + reply.body.authorities):
         begin, fixed = position, skip_name(data, position)
         _, _, _, length = RECORD.unpack_from(data, fixed)
         position = fixed + RECORD.size + length
         try:
-            record = _kept(data, begin, fixed, position, reply if place < reply.body.answers else None, may_stay)
+            record = _kept(data, begin, fixed, position, reply if place < reply.body.answers else None, may_stay, names)
         except (MessageError, struct.error, IndexError):
             continue  # nobody could make sense of it
-        if record and size + len(record) <= _LIMIT:
+        if size + len(record) > _LIMIT:
+            break
+        if record:
             size += len(record)
             kept.append(record)
             count += place < reply.body.answers
     head = HEADER.pack(0, reply.body.flags | QR, 1, count, len(kept) - count, 0)
-    try:
-        again = read_reply(head + query.question + b"".join(kept), query)
-    except MessageError:  # its names pointed to what is ours
-        again = read_reply(HEADER.pack(0, reply.body.flags | QR, 1, 0, 0, 0) + query.question, query)
+    again = read_reply(head + query.question + b"".join(kept), query)
     again.rcode = reply.rcode
     again.ttl = min(again.ttl or reply.ttl, reply.ttl)
     return again
 
 
 def _kept(
-    data: bytes, begin: int, fixed: int, end: int, reply: Reply | None, may_stay: Callable[[Address], bool]
+    data: bytes,
+    begin: int,
+    fixed: int,
+    end: int,
+    reply: Reply | None,
+    may_stay: Callable[[Address], bool],
+    names: dict[int, bytes],
 ) -> bytes:
     """The record as it stays, empty if it does not. reply: whose answer it is, None for an authority."""
-    owner = expanded(data, begin, {})
+    owner = expanded(data, begin, names)
     rtype, rclass, ttl, _ = RECORD.unpack_from(data, fixed)
     rdata = fixed + RECORD.size
     new = data[rdata:end]
-    if reply is None and rtype not in _PROOFS:
+    if rclass != IN or reply is None and rtype not in _PROOFS:
         return b""
     if reply is not None and rtype not in _BESIDE and owner.lower() not in reply.chain:
         return b""

@@ -138,6 +138,7 @@ class Upstreams:
     def send_one(self, group: Group, server: Server, query: Query) -> None:
         """A question of our own to one server, for the sake of being asked."""
         flight = Flight(self, self._desk(group), query, lambda outcome: None)
+        flight.own = True
         flight.begin((server,))
 
     def look_for_loops(self, groups: Iterable[Group]) -> None:

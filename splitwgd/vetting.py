@@ -153,7 +153,7 @@ class Vetting:
         new: list[Name] = []
         for target in reply.targets:
             group = self.zones.find(target)
-            if group.tunnel is not None or group.local:
+            if group != self.zones.default:  # tunneled already, local, or with servers that the user named for it
                 continue
             until = now + reply.ttl + _SLACK
             lead = self.leads.get(target)

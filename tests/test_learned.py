@@ -290,6 +290,36 @@ def test_a_name_makes_room_with_what_it_holds_alone() -> None:
     assert book.victims(SET4, 9, NOW, C) == []
 
 
+def test_who_looked_in_vain_looks_again_when_the_first_promise_has_ended() -> None:
+    book = ledger()
+    learn(book, A, ONE, ttl=600)
+    learn(book, A, TWO, ttl=100)
+    assert book.victims(SET4, 1, NOW) == book.victims(SET4, 1, NOW + 99) == []
+    assert book.victims(SET4, 1, NOW, A) == book.victims("", 1, NOW) == []
+    learn(book, B, THREE, ttl=50)
+    assert book.victims(SET4, 1, NOW + 100) == [TWO]
+    assert book.victims(SET4, 1, NOW + 100, A) == [TWO]
+    assert book.victims("", 9, NOW + 600) == [ONE, TWO, THREE]
+
+
+def test_what_is_spared_for_one_turn_can_go_in_the_next() -> None:
+    book = ledger()
+    learn(book, A, ONE, ttl=0)
+    assert book.victims(SET4, 1, NOW, spared={ONE}) == []
+    assert book.victims(SET4, 1, NOW) == [ONE]
+
+
+def test_a_name_that_held_nothing_alone_makes_room_when_it_does() -> None:
+    book = ledger()
+    learn(book, A, ONE, ttl=0)
+    learn(book, B, ONE, ttl=0)
+    assert book.victims("", 1, NOW, A) == []
+    learn(book, A, TWO, ttl=0)
+    assert book.victims("", 1, NOW + 1, A) == [TWO]
+    assert book.release(only(A)) == []
+    assert book.victims("", 2, NOW + 1, A) == [ONE, TWO]
+
+
 def test_no_more_make_room_than_are_asked_for_and_none_twice() -> None:
     book = ledger(spare=1)
     many = places_of(20)
@@ -475,7 +505,7 @@ class Kernel:
             self.held[element.set, element.address] = (element.name, now + element.seconds)
         for element in merged(element for grant in grants for element in grant.renewed):
             place = (element.set, element.address)
-            assert self.held[place][1] <= now + element.seconds, "no life gets shorter"
+            assert self.held[place][1] <= now + element.seconds + 1e-6, "no life gets shorter"
             self.held[place] = (element.name, now + element.seconds)
 
     def restart(self, now: float) -> Ledger:

@@ -82,21 +82,27 @@ def lines(*zone: str) -> str:
 # RFC 3597 §4 counts these: (bytes before the names, how many, bytes after them).
 COMPRESSED = {
     "NS": (2, 0, 1, 0),
+    "MD": (3, 0, 1, 0),
+    "MF": (4, 0, 1, 0),
     "CNAME": (5, 0, 1, 0),
     "SOA": (6, 0, 2, 20),
+    "MB": (7, 0, 1, 0),
+    "MG": (8, 0, 1, 0),
+    "MR": (9, 0, 1, 0),
     "PTR": (12, 0, 1, 0),
+    "MINFO": (14, 0, 2, 0),
     "MX": (15, 2, 1, 0),
+    "RP": (17, 0, 2, 0),
+    "AFSDB": (18, 2, 1, 0),
+    "RT": (21, 2, 1, 0),
+    "PX": (26, 2, 2, 0),
     "SRV": (33, 6, 1, 0),
+    "KX": (36, 2, 1, 0),
     "DNAME": (39, 0, 1, 0),
 }
-OLD = {"MR": (9, 0, 1, 0), "MINFO": (14, 0, 2, 0), "RP": (17, 0, 2, 0), "AFSDB": (18, 2, 1, 0), "RT": (21, 2, 1, 0)}
 
 
-@pytest.mark.parametrize(
-    ("rtype", "before", "names", "after"),
-    [*COMPRESSED.values(), *OLD.values()],
-    ids=[*COMPRESSED, *OLD],
-)
+@pytest.mark.parametrize(("rtype", "before", "names", "after"), COMPRESSED.values(), ids=COMPRESSED)
 def test_names_in_records_are_whole_when_what_they_pointed_to_has_left(
     rtype: int, before: int, names: int, after: int
 ) -> None:
@@ -201,13 +207,28 @@ def test_among_the_authorities_stay_proofs_and_nothing_else() -> None:
     assert message.answers == ()
 
 
-def test_signatures_stay_beside_the_answers() -> None:
-    """Whom they are of, does not matter: without its record a signature is of no use and of no harm."""
-    signature = raw_record(HERE, RRSIG, 60, b"\0\1" + bytes(16) + b"\3com\0" + b"signature")
-    reply = read_reply(raw_reply(QUERY, raw_record(HERE, A), signature, RAW_STRAY), QUERY)
+@pytest.mark.parametrize("rtype", [RRSIG, 47, 50, DNAME])
+def test_signatures_and_proofs_stay_beside_the_answers_wherever_they_are(rtype: int) -> None:
+    """A wildcard's proof is not at the name that it proves (RFC 4035 §3.1.3.3), nor a DNAME at what it renames."""
+    proof = raw_record(b"\3com\0", rtype, 60, b"\1a\0")
+    reply = read_reply(raw_reply(QUERY, raw_record(HERE, A), proof, RAW_STRAY), QUERY)
     message = read(fit_reply(QUERY, trimmed(reply, QUERY, everything, MANY).body, stream=True))
-    assert [record.rtype for record in message.answers] == [A, RRSIG]
-    assert message.answers[1].rdata == signature[12:]
+    assert [(record.owner, record.rtype) for record in message.answers] == [(QUERY.name, A), (b"\3com\0", rtype)]
+    assert message.answers[1].rdata == b"\1a\0"
+
+
+def test_what_nobody_could_make_sense_of_leaves_and_nothing_takes_its_place() -> None:
+    broken = raw_record(HERE, 15, 60, b"\0\1\xc0\xff")
+    records = [broken, raw_record(HERE, A, 60, b"\1\1\1\1"), broken, raw_record(HERE, A, 60, b"\2\2\2\2"), broken]
+    reply = read_reply(raw_reply(QUERY, *records, RAW_STRAY), QUERY)
+    left = trimmed(reply, QUERY, everything, MANY)
+    message = read(fit_reply(QUERY, left.body, stream=True))
+    assert [record.rdata for record in message.answers] == [b"\1\1\1\1", b"\2\2\2\2"]
+
+
+def test_the_questions_name_is_not_written_out_again_and_again() -> None:
+    reply = read_reply(raw_reply(QUERY, raw_record(HERE, A), RAW_STRAY, raw_record(QUERY.name, A)), QUERY)
+    assert trimmed(reply, QUERY, everything, MANY).body.records == raw_record(HERE, A) * 2
 
 
 @pytest.mark.parametrize("rcode", [0, 3])
@@ -266,6 +287,7 @@ def service(data: str, admits: Callable[[Address], bool]) -> list[str]:
         ("1 . mandatory=ipv4hint alpn=h2 ipv4hint=192.0.2.2", []),
         ("1 . mandatory=alpn,ipv4hint alpn=h2 ipv4hint=192.0.2.2", []),
         ("1 . mandatory=ipv6hint ipv6hint=2001:db8::2", []),
+        ("1 . mandatory=ipv4hint,ipv6hint ipv4hint=192.0.2.2 ipv6hint=::2", []),
         (
             "1 . mandatory=ipv4hint alpn=h2 ipv4hint=192.0.2.2,192.0.2.1",
             ["1 . mandatory=ipv4hint alpn=h2 ipv4hint=192.0.2.1"],

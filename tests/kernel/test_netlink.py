@@ -297,14 +297,15 @@ def test_this_machines_addresses_gateways_and_links_are_told(netlink: Netlink, w
     assert netlink.surroundings() != found
 
 
-
-
 @pytest.mark.parametrize(
     ("route", "gateways"),
     [
         ("ip route add default via inet6 2001:db8:f::77 dev eth0", {"2001:db8:f::77"}),
         ("ip route add default nexthop via 192.0.2.1 nexthop via 192.0.2.77", {"192.0.2.1", "192.0.2.77"}),
-        ("ip -6 route add default nexthop via 2001:db8:f::1 nexthop via 2001:db8:f::77", {"2001:db8:f::1", "2001:db8:f::77"}),
+        (
+            "ip -6 route add default nexthop via 2001:db8:f::1 nexthop via 2001:db8:f::7",
+            {"2001:db8:f::1", "2001:db8:f::7"},
+        ),
     ],
 )
 def test_the_gateways_of_less_usual_routes_are_told_too(netlink: Netlink, route: str, gateways: set[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from .crowd import Heard, ask
+from .crowd import Crowd, Heard, ask
 from .hostile import Hostile, hostile
 from .machine import Machine
 from .replies import NOERROR, NXDOMAIN, REFUSED, SERVFAIL, Reply, address, nothing
@@ -85,7 +85,6 @@ def test_51_a_failure_is_tried_again_after_5_seconds_and_not_before(machine: Mac
     assert all(len(upstream.asked(name)) > count for name, count in zip(names, before, strict=True))
 
 
-@pytest.mark.xfail(strict=True, reason="one silent name makes its server dead, and its recovery forgives the name")
 def test_51_a_name_without_an_answer_is_tried_once_in_5_seconds_whatever_else_is_answered(
     machine: Machine, upstream: Hostile
 ) -> None:
@@ -121,6 +120,7 @@ def test_52_when_the_servers_are_gone_500_hot_names_are_answered_as_before(machi
         assert {ttl for one in first for ttl in one.ttls} == {1}
     time.sleep(1.2)
     upstream.be(dead=True)
+    unknown = Crowd(client, ["never.seen.example"], patience=8)
     for names, check in ((plain, False), (tunneled, True)):
         heard = ask(client, names, every=0.002, check=check)
         assert [(one.name, one.took) for one in heard if one.took is None or one.took >= 2] == []
@@ -129,8 +129,7 @@ def test_52_when_the_servers_are_gone_500_hot_names_are_answered_as_before(machi
         assert [one.addresses for one in heard] == expected
         assert {ttl for one in heard for ttl in one.ttls} == {30}
         assert [(one.name, one.outside) for one in heard if one.outside] == []
-    (unknown,) = ask(client, ["never.seen.example"], patience=8)
-    assert unknown.rcode == SERVFAIL
+    assert unlike(unknown.wait(), SERVFAIL) == []
     upstream.say("n0.hot.example", address(GOOD))
     upstream.be(dead=False)
     machine.wait_for(lambda: machine.dig("n0.hot.example") == [GOOD], "the fresh answer")
@@ -170,8 +169,7 @@ def test_a_popular_name_is_renewed_before_it_ends_and_nobody_waits(machine: Mach
     upstream.say_in_turn(dict.fromkeys([*hot, "cold.example"], turns))
     begin(machine)
     ask(machine.lab.client, [*hot, "cold.example"])
-    heard = ask(machine.lab.client, hot * 180, every=0.025, check=False)
-    assert len(heard) * 0.025 == 9
+    heard = ask(machine.lab.client, hot * 120, every=0.025)  # six seconds
     assert [(one.name, one.addresses) for one in heard if one.addresses != [GOOD]] == []
     assert [one.took for one in heard if one.took is None or one.took > 0.4] == []
     for name in hot:

@@ -228,7 +228,6 @@ def test_a_server_with_cookies_is_not_forged_without_them(machine: Machine, upst
     assert wrong(ask(machine.lab.client, names(100), most=1)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="an answer over TCP makes the jar forget that the server knows cookies")
 def test_who_answered_over_tcp_is_still_held_to_its_cookie(machine: Machine, upstream: Hostile) -> None:
     """An answer that is too big for UDP is no sign that the server has lost its cookies."""
     upstream.be(cookies="give")
@@ -243,7 +242,6 @@ def test_who_answered_over_tcp_is_still_held_to_its_cookie(machine: Machine, ups
     assert wrong(heard[1::2]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="an answer over TCP makes the jar forget the cookie that BADCOOKIE brought")
 def test_a_server_that_demands_its_cookie_and_forgets_it_answers_all(machine: Machine, upstream: Hostile) -> None:
     upstream.be(cookies="demand")
     upstream.say("*.forged.example", right(after=0))

@@ -117,7 +117,6 @@ def special_answers() -> dict[str, tuple[str, Reply]]:
     return found
 
 
-@pytest.mark.xfail(strict=True, reason="our own addresses and servers are let through in their NAT64 form")
 def test_29_of_160_special_addresses_none_is_learned_or_given(machine: Machine, upstream: Hostile) -> None:
     answers = special_answers()
     assert len(answers) == 160
@@ -235,7 +234,7 @@ def fill(machine: Machine, upstream: Hostile, ttl: int) -> list[str]:
         names[name] = [f"2001:db8:1:{number + 4096:x}::{place + 1:x}" for place in range(EACH)]
     upstream.say_all({name: [address(*texts, ttl=ttl)] for name, texts in names.items()})
     upstream.say_all({f"n{n}.more.tunneled.example": [address(f"2001:db8:1::f:{n:x}")] for n in range(1000)})
-    heard = ask(machine.lab.client, [f"{name}/AAAA" for name in names], every=0.002, patience=8.0)
+    heard = ask(machine.lab.client, [f"{name}/AAAA" for name in names], every=0.001, patience=8.0)
     assert [one.name for one in heard if one.wire[6:8] != EACH.to_bytes(2, "big")] == []
     return [text for texts in names.values() for text in texts]
 
@@ -257,7 +256,6 @@ def test_31_a_full_set_gives_up_what_is_promised_to_nobody(machine: Machine, ups
     assert len(held) <= SET_SIZE
 
 
-@pytest.mark.xfail(strict=True, reason="Ledger.victims looks at the whole set for each answer: questions time out")
 def test_31_a_set_full_of_promises_takes_no_more_and_nothing_more_is_given(machine: Machine, upstream: Hostile) -> None:
     begin(machine)
     promised = fill(machine, upstream, ttl=3600)
@@ -289,7 +287,6 @@ def foreign(owner: str) -> dict[str, Reply]:
     }
 
 
-@pytest.mark.xfail(strict=True, reason="a record of another class at the very name is passed on")
 @pytest.mark.parametrize("zone", ["poison.tunneled.example", "poison.plain.example"])
 def test_32_of_100_foreign_records_none_is_learned_kept_or_given(
     machine: Machine, upstream: Hostile, zone: str
@@ -342,35 +339,35 @@ def loops(length: int) -> dict[str, Reply]:
     }
 
 
-def test_33_aliases_in_circles_of_1_to_50_end_at_once(machine: Machine, upstream: Hostile) -> None:
-    replies = {name: reply for length in range(1, 51) for name, reply in loops(length).items()}
-    assert len(replies) == 150
-    upstream.say_all({name: [reply] for name, reply in replies.items()})
-    begin(machine)
-    heard = ask(machine.lab.client, list(replies), every=0.005, check=True)
-    assert [one.name for one in heard if one.rcode is None] == [], "hung"
-    assert [(one.name, one.addresses) for one in heard if one.addresses] == []
-    circles = [one for one in heard if not one.name.startswith("a.")]
-    assert [(one.name, one.rcode) for one in circles if one.rcode != SERVFAIL] == []
-    assert learned(machine) == set()
-    for name in replies:
-        assert len(upstream.asked(name)) <= 12, "hops, or tries"
-
-
-def test_33_a_chain_of_10_is_followed_and_one_of_more_than_12_is_not(machine: Machine, upstream: Hostile) -> None:
+def chains() -> dict[str, Reply]:
+    """ "name" -> a reply with 1 to 50 aliases that do end, at a good address."""
     replies = {}
     for length in range(1, 51):
-        end = record("A", GOOD, f"c{length}.chain.tunneled.example")
-        aliases = chain(length, f"c{length}.chain.tunneled.example")
-        replies[f"n{length}.long.tunneled.example"] = Reply([*aliases, end])
-    upstream.say_all({name: [reply] for name, reply in replies.items()})
+        last = f"c{length}.chain.tunneled.example"
+        replies[f"n{length}.long.tunneled.example"] = Reply([*chain(length, last), record("A", GOOD, last)])
+    return replies
+
+
+def test_33_aliases_in_circles_of_1_to_50_end_at_once_and_chains_of_10_are_followed(
+    machine: Machine, upstream: Hostile
+) -> None:
+    circles = {name: reply for length in range(1, 51) for name, reply in loops(length).items()}
+    long = chains()
+    assert (len(circles), len(long)) == (150, 50)
+    upstream.say_all({name: [reply] for name, reply in {**circles, **long}.items()})
     begin(machine)
-    heard = ask(machine.lab.client, list(replies), every=0.005, check=True)
-    for length, one in enumerate(heard, 1):
+    heard = ask(machine.lab.client, [*circles, *long], every=0.005, check=True)
+    assert [one.name for one in heard if one.rcode is None] == [], "hung"
+    assert [(one.name, one.addresses) for one in heard[:150] if one.addresses] == []
+    # A DNAME that never ends has no circle in the part that was sent: SERVFAIL is one answer to it, NODATA another.
+    assert [(one.name, one.rcode) for one in heard[:150] if one.rcode != SERVFAIL and one.name[:2] != "a."] == []
+    assert all(len(upstream.asked(name)) <= 12 for name in circles), "hops, or tries"
+    for length, one in enumerate(heard[150:], 1):
         if length <= 10:
             assert (one.rcode, one.addresses, one.outside) == (NOERROR, [GOOD], ()), length
         elif length > 12:
             assert (one.rcode, one.addresses) == (SERVFAIL, []), length
+    assert learned(machine) == {GOOD}
 
 
 # -- row 50
