@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from splitwgd.bulk import Bulk
 from splitwgd.connection import Connection, Crowd
 from splitwgd.errors import MachineError
 from splitwgd.holder import holder_of
@@ -20,8 +21,6 @@ from splitwgd.objects import Ip
 
 log = logging.getLogger("splitwgd.dns")
 DNS_PORT = 53
-_DRAIN = 64  # datagrams in one turn of the loop, so that timers and upstreams get theirs
-_UDP_MOST = 4096  # bytes of a question; a longer one is cut, and then does not parse
 
 
 class Client(Protocol):
@@ -74,6 +73,7 @@ class Listener:
         self.loop = loop
         self.ready = ready
         self.given = 0  # ready replies
+        self._bulk = Bulk()
         self.take: Take | None = None
         self._doors: dict[Ip, _Door] = {}
         self.crowd = Crowd(loop, self._take)
@@ -115,21 +115,14 @@ class Listener:
         self.take(data, client)
 
     def _drain(self, sock: socket.socket) -> None:
-        assert self.take is not None
-        receive, send, ready = sock.recvfrom, sock.sendto, self.ready.get
-        for _ in range(_DRAIN):
-            try:
-                data, address = receive(_UDP_MOST)
-                reply = ready(data[2:])
-                if reply is not None:
-                    self.given += 1
-                    send(data[:2] + reply, address)
-                    continue
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP error about an earlier reply
-            self.take(data, _Datagram(sock, address))
+        take = self.take
+        assert take is not None
+        try:
+            self.given += self._bulk.exchange(
+                sock, self.ready.get, lambda data, address: take(data, _Datagram(sock, address))
+            )
+        except OSError:
+            return  # nothing is there, or an ICMP error about an earlier reply
 
     def _close(self, door: _Door) -> None:
         if door.server is not None:

@@ -1,0 +1,114 @@
+"""Many datagrams at once, on real sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+import splitwgd.bulk
+from splitwgd.bulk import COUNT, QUESTION, Bulk
+
+Taken = list[tuple[bytes, tuple[object, ...]]]
+NOTHING: dict[bytes, bytes] = {}
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, list[socket.socket]]]:
+    """A server's socket, and three clients'."""
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    sockets = [socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(4)]
+    server, *clients = sockets
+    server.bind((request.param, 0))
+    for client in clients:
+        client.connect(server.getsockname())
+    yield server, clients
+    for sock in sockets:
+        sock.close()
+
+
+def test_each_gets_its_own_reply_and_the_others_are_taken_with_their_addresses(
+    pair: tuple[socket.socket, list[socket.socket]],
+) -> None:
+    server, (one, two, three) = pair
+    one.send(b"\0\1known")
+    two.send(b"\0\2new")
+    three.send(b"\xff\3known")
+    two.send(b"\0\4other")
+    taken: Taken = []
+    ready = {b"known": b"<answer>", b"other": b"<longer answer>"}
+    assert Bulk().exchange(server, ready.get, lambda *what: taken.append(what)) == 3
+    assert taken == [(b"\0\2new", two.getsockname())]
+    assert (one.recv(100), three.recv(100), two.recv(100)) == (
+        b"\0\1<answer>",
+        b"\xff\3<answer>",
+        b"\0\4<longer answer>",
+    )
+
+
+def test_a_long_row_is_read_in_portions_and_again_and_again(pair: tuple[socket.socket, list[socket.socket]]) -> None:
+    server, (one, two, _) = pair
+    bulk, taken = Bulk(), Taken()
+    for number in range(COUNT + 10):
+        (one if number % 2 else two).send(b"%04d" % number + b"x" * number)
+    assert bulk.exchange(server, NOTHING.get, lambda *what: taken.append(what)) == 0
+    assert len(taken) == COUNT
+    bulk.exchange(server, NOTHING.get, lambda *what: taken.append(what))
+    assert [data for data, _ in taken] == [b"%04d" % number + b"x" * number for number in range(COUNT + 10)]
+    assert {address for _, address in taken[1::2]} == {one.getsockname()}
+
+
+def test_what_is_too_long_is_cut_and_what_is_empty_is_taken(pair: tuple[socket.socket, list[socket.socket]]) -> None:
+    server, (one, *_) = pair
+    taken: Taken = []
+    one.send(b"z" * (QUESTION + 1))
+    one.send(b"")
+    one.send(b"z")
+    Bulk().exchange(server, NOTHING.get, lambda *what: taken.append(what))
+    assert [data for data, _ in taken] == [b"z" * QUESTION, b"", b"z"]
+
+
+def test_where_nothing_waits_it_says_so(pair: tuple[socket.socket, list[socket.socket]]) -> None:
+    with pytest.raises(BlockingIOError):
+        Bulk().exchange(pair[0], NOTHING.get, print)
+
+
+def test_a_client_that_has_left_does_not_keep_the_others_from_theirs(
+    pair: tuple[socket.socket, list[socket.socket]],
+) -> None:
+    server, (one, two, three) = pair
+    for client in (one, two, three):
+        client.send(b"\0\1q")
+    one.close()
+    assert Bulk().exchange(server, {b"q": b"a"}.get, print) == 3
+    assert two.recv(10) == three.recv(10) == b"\0\1a"
+
+
+def test_one_that_cannot_be_sent_does_not_keep_the_next_from_its_client(
+    pair: tuple[socket.socket, list[socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, (one, two, three) = pair
+    for client in (one, two, three):
+        client.send(b"\0\1q")
+    bulk = Bulk()
+    send, lost = splitwgd.bulk._libc.sendmmsg, [2]
+
+    class Libc:
+        recvmmsg = splitwgd.bulk._libc.recvmmsg
+
+        @staticmethod
+        def sendmmsg(descriptor: int, messages: object, count: int, flags: int) -> int:
+            """As the kernel does when the first, or the second, is refused."""
+            if lost and count == lost[0] + 1:
+                return int(send(descriptor, messages, 1, flags))
+            if lost and count == lost[0]:
+                lost.clear()
+                return -1
+            return int(send(descriptor, messages, count, flags))
+
+    monkeypatch.setattr(splitwgd.bulk, "_libc", Libc)
+    assert bulk.exchange(server, {b"q": b"a"}.get, print) == 3
+    assert one.recv(10) == three.recv(10) == b"\0\1a"
+    with pytest.raises(BlockingIOError):
+        two.recv(10)
