@@ -18,6 +18,7 @@ from .world import Lab
 DOMAINS = "/etc/splitwg/domains.toml"
 WIREGUARD = "/etc/wireguard/wg0.conf"
 LOG = "/run/splitwgd.log"
+RESOLV = "/etc/resolv.conf"
 CONFIG = """\
 # The lab's configuration.
 [dns]
@@ -47,7 +48,8 @@ class Machine:
         self.process: subprocess.Popen[str] | None = None
         self.configure(CONFIG)
         lab.client.write(WIREGUARD, lab.wg_conf, 0o600)
-        lab.client.write("/etc/resolv.conf", "nameserver 127.0.0.53\n")
+        self._before = lab.client.read(RESOLV)
+        lab.client.write(RESOLV, "nameserver 127.0.0.53\n")
 
     def configure(self, text: str) -> None:
         """Writes domains.toml, without a word to the daemon."""
@@ -110,10 +112,11 @@ class Machine:
         return answer.partition("status: ")[2].partition(",")[0]
 
     def clean(self) -> None:
-        """Whatever the test did: no daemon, and nothing of it in the kernel."""
+        """Whatever the test did: no daemon, nothing of it in the kernel, and the lab's own DNS server again."""
         if self.process is not None and self.process.poll() is None:
             self.end(SIGKILL)
         self.splitwg("teardown")
+        self.lab.client.write(RESOLV, self._before)
 
 
 def _env(env: dict[str, str] | None) -> list[str]:

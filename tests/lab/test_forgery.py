@@ -54,6 +54,7 @@ FORGERS = {
 }
 
 
+@pytest.mark.timeout(180)
 def test_34_of_100_floods_of_all_65536_ids_none_is_believed(machine: Machine, upstream: Hostile) -> None:
     """100 by each of four forgers, who guess the port or do not have the address."""
     for zone, forger in FORGERS.items():

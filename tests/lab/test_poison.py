@@ -242,6 +242,7 @@ def fill(machine: Machine, upstream: Hostile, ttl: int) -> list[str]:
 MORE = [f"n{number}.more.tunneled.example/AAAA" for number in range(1000)]
 
 
+@pytest.mark.timeout(180)
 def test_31_a_full_set_gives_up_what_is_promised_to_nobody(machine: Machine, upstream: Hostile) -> None:
     begin(machine)
     fill(machine, upstream, ttl=1)
@@ -256,6 +257,7 @@ def test_31_a_full_set_gives_up_what_is_promised_to_nobody(machine: Machine, ups
     assert len(held) <= SET_SIZE
 
 
+@pytest.mark.timeout(180)
 def test_31_a_set_full_of_promises_takes_no_more_and_nothing_more_is_given(machine: Machine, upstream: Hostile) -> None:
     begin(machine)
     promised = fill(machine, upstream, ttl=3600)
