@@ -61,7 +61,7 @@ class Machine:
         into = ["sh", "-c", f'exec "$@" 2>>{LOG}', "sh", *program("splitwgd")]
         self.process = self.lab.client.start(*([*_env(env), *into]))
         if ready:
-            self.wait_for_log("ready: ")
+            self.wait_for_log("ready: ", 90)  # emulated, it takes its time
 
     def log(self) -> str:
         """What the daemon wrote since its start."""
