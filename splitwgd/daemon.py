@@ -49,6 +49,7 @@ log = logging.getLogger("splitwgd")
 # An element outlives its answer by this, in seconds: applications keep an address for longer than its TTL.
 SLACK = 3600
 SPARE = 900  # ... and by this much more, so that the next answer need not renew it at once
+GRACE = 2.0  # seconds for which an address stays at least, however full the set and however short its TTL
 TELL_EVERY = 15.0  # seconds between status lines to systemd
 REST = 0.001  # seconds for questions between the steps of reading long lists again
 
@@ -60,7 +61,7 @@ class Daemon:
         self.config = config
         self.loop = loop = asyncio.get_running_loop()
         self.notify = Notify()
-        self.ledger = Ledger(config.routing.min_lifetime, SLACK, SPARE)
+        self.ledger = Ledger(config.routing.min_lifetime, SLACK, SPARE, GRACE)
         self.reconciler = Reconciler(loop, self.ledger)
         self.forwarder = self._make_forwarder(config)
         self._adjust(config)

@@ -48,13 +48,15 @@ class Ledger:
     """address -> holding, for every set.
 
     slack: seconds by which an element outlives every answer that was given with its address. spare: seconds
-    on top, so that the next answer need not renew it at once.
+    on top, so that the next answer need not renew it at once. grace: seconds for which an address is promised at
+    least: who is told of one with TTL 0 still connects to it.
     """
 
-    def __init__(self, min_lifetime: float, slack: float, spare: float = 0.0) -> None:
+    def __init__(self, min_lifetime: float, slack: float, spare: float = 0.0, grace: float = 0.0) -> None:
         self.min_lifetime = min_lifetime
         self.slack = slack
         self.spare = spare
+        self.grace = grace
         self._holdings: dict[Place, Holding] = {}
         self._calendar: dict[int, list[Place]] = {}  # by the end of their life; pages may be out of date
         self._none_before: dict[tuple[str, Name | None], float] = {}  # when somebody looked in vain for victims
@@ -108,7 +110,7 @@ class Ledger:
             self._live(element, now)
         for place in grant.places:
             holding = self._holdings[place]
-            holding.promised = max(holding.promised, now + grant.ttl)
+            holding.promised = max(holding.promised, now + max(grant.ttl, self.grace))
             self._hold(holding, grant.name)
 
     def _hold(self, holding: Holding, name: Name) -> None:

@@ -276,6 +276,13 @@ def test_an_answer_that_needs_no_write_is_a_promise_too() -> None:
     assert book.victims(SET4, 1, NOW + 640) == [ONE]
 
 
+def test_an_address_without_a_ttl_is_promised_for_as_long_as_it_takes_to_connect() -> None:
+    book = Ledger(3600, 3600, grace=2.0)
+    learn(book, A, ONE, ttl=0)
+    assert book.victims(SET4, 1, NOW + 1.9) == []
+    assert book.victims(SET4, 1, NOW + 2) == [ONE]
+
+
 def test_room_is_made_in_the_set_that_lacks_it() -> None:
     book = ledger()
     learn(book, A, ONE, SIX, ttl=0)
