@@ -1,4 +1,4 @@
-"""Listens to what the kernel tells of its own: something changed in links, addresses, rules, routes or nft.
+"""Listens to what the kernel tells of its own: something changed in links, addresses, rules, routes or our nft table.
 
 Says that, and hardly what: whoever wants to know looks (see reconciler).
 """
@@ -12,6 +12,7 @@ import struct
 from enum import IntFlag
 
 _NETLINK_NETFILTER = 12
+_NFPROTO_INET = 1  # linux/netfilter.h
 
 
 class Heard(IntFlag):
@@ -23,7 +24,7 @@ class Heard(IntFlag):
 
 
 class Events:
-    """Says that something changed in links, addresses, rules, routes or nft, without saying what."""
+    """Says that something changed in links, addresses, rules, routes or our nft table, without saying what."""
 
     # Messages of nf_tables (include/uapi/linux/netfilter/nf_tables.h): new and deleted tables, chains, rules
     # and sets, and deleted elements. Ours do not concern us: elements come and go by the thousand.
@@ -35,8 +36,11 @@ class Events:
     _ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400
     _IPV6_RULE_GROUP = 19
 
-    def __init__(self, unheard: int = 0) -> None:
-        """unheard: the netlink port of a socket whose changes of nft are not told, since they are many."""
+    def __init__(self, table: str, unheard: int = 0) -> None:
+        """table: the inet table whose changes concern us. unheard: the netlink port of a socket whose changes of
+        it are not told, since they are many."""
+        name = table.encode() + b"\0"
+        self._table = struct.pack("=HH", 4 + len(name), 1) + name  # the first attribute of every kind of event
         flags = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self.route = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
         self.route.bind((0, self._ROUTE_GROUPS))
@@ -68,9 +72,15 @@ class Events:
     def _in(self, data: bytes) -> Heard:
         heard = Heard.NOTHING
         position = 0
-        while position + 16 <= len(data):
-            length, kind, _, _, port = struct.unpack_from("=IHHII", data, position)
-            if kind >> 8 == self._NFT_SUBSYSTEM and kind & 0xFF in self._CHANGES and not self._is_own(port):
+        while position + 20 <= len(data):
+            length, kind, _, _, port, family = struct.unpack_from("=IHHIIB", data, position)
+            if (
+                kind >> 8 == self._NFT_SUBSYSTEM
+                and kind & 0xFF in self._CHANGES
+                and family == _NFPROTO_INET
+                and data.startswith(self._table, position + 20)  # behind struct nfgenmsg
+                and not self._is_own(port)
+            ):
                 heard |= Heard.ELEMENTS if kind & 0xFF in self._OF_ELEMENTS else Heard.SOMETHING
             position += max((length + 3) & ~3, 16)
         return heard

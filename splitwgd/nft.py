@@ -31,33 +31,44 @@ class Nft:
     def list_table(self, name: str, elements: bool = True) -> dict[str, Any]:
         """`nft -j list table inet NAME`; empty when there is no such table. elements: also those of the sets
         that are no interval sets, which may be tens of thousands."""
-        self._context.set_terse_output(not elements)
+        if elements:
+            return self._list(f"list table inet {name}")
+        # Terse, libnftables 1.0.6 still fetches the elements of one table, but not those of a whole family.
+        self._context.set_terse_output(True)
         try:
-            listing = json.loads(self._run(f"list table inet {name}"))
+            whole = self._list("list ruleset inet")
+        finally:
+            self._context.set_terse_output(False)
+        ours = [item for item in whole["nftables"] for kind, obj in item.items() if _table(kind, obj) == name]
+        for item in ours:
+            if "interval" in item.get("set", {}).get("flags", ()):
+                item["set"] = self._list_set(name, item["set"]["name"]) or item["set"]
+        return {"nftables": ours} if ours else {}
+
+    def _list(self, command: str) -> dict[str, Any]:
+        try:
+            listing = json.loads(self._run(command))
         except KernelError as error:
             if "No such file or directory" in str(error):
                 return {}
             raise
-        finally:
-            self._context.set_terse_output(False)
         assert isinstance(listing, dict)
-        for item in listing["nftables"] if not elements else ():
-            if "interval" in item.get("set", {}).get("flags", ()):
-                item["set"] = self._list_set(name, item["set"]["name"]) or item["set"]
         return listing
 
     def _list_set(self, table: str, name: str) -> dict[str, Any] | None:
-        try:
-            listing = json.loads(self._run(f"list set inet {table} {name}"))
-        except KernelError:  # it has gone since
-            return None
-        return next((item["set"] for item in listing["nftables"] if "set" in item), None)
+        listing = self._list(f"list set inet {table} {name}")  # empty if it has gone since
+        return next((item["set"] for item in listing.get("nftables", ()) if "set" in item), None)
 
     def _run(self, text: str) -> str:
         status, output, error = self._context.cmd(text)
         if status:
             raise _explained(error)
         return str(output)
+
+
+def _table(kind: str, obj: dict[str, Any]) -> object:
+    """The name of the table that an object of a listing is, or is in."""
+    return obj.get("name" if kind == "table" else "table")
 
 
 def _explained(error: str) -> KernelError | MachineError:

@@ -23,6 +23,7 @@ from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
 from splitwgd.objects import Device, Endpoint, Object, PeerState, Surroundings, Table
 from splitwgd.plan import Plan, make_plan
+from splitwgd.ruleset import TABLE
 
 log = logging.getLogger("splitwgd.kernel")
 P = ParamSpec("P")
@@ -231,7 +232,7 @@ class Reconciler:
 
     def listen(self, unheard: int) -> None:
         """From now on netlink events wake `keep`; not those of the socket with this netlink port."""
-        self._events = Events(unheard)
+        self._events = Events(TABLE, unheard)
         for sock in self._events.sockets:
             self.loop.add_reader(sock.fileno(), self._hear, sock)
 

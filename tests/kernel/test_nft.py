@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 import pytest
 
@@ -61,6 +62,16 @@ def test_a_table_that_is_not_there_has_no_elements_either(nft: Nft) -> None:
     assert nft.list_table("wg_routing", elements=False) == {}
     nft.run(LISTED)
     assert len(read_table(nft.list_table("wg_routing"))[1]) == 2
+
+
+def test_a_listing_without_elements_does_not_fetch_them_nor_tell_of_other_tables(nft: Nft) -> None:
+    """Fetched, a hundred thousand of them keep a core busy for seconds."""
+    nft.run(LISTED + "\nadd table inet other\nadd set inet other wg_domains4 { type ipv4_addr; }")
+    listing = nft.list_table("wg_routing", elements=False)
+    assert {obj.get("table") or obj["name"] for item in listing["nftables"] for obj in item.values()} == {"wg_routing"}
+    script = "from splitwgd.nft import Nft; Nft().list_table('wg_routing', elements=False)"
+    calls = sh(f'strace -f -e trace=sendto,sendmsg {sys.executable} -c "{script}" 2>&1')
+    assert calls.count("NFT_MSG_GETSET,") and calls.count("NFT_MSG_GETSETELEM") == 2, "those of the two interval sets"
 
 
 def test_one_bad_line_undoes_the_whole_transaction(nft: Nft) -> None:
