@@ -91,8 +91,10 @@ enclosed() {
         say "do: there is no /dev/net/tun, which WireGuard in userspace needs: modprobe tun"
         exit 1
     }
+    # What systemd told the caller is not meant for the lab's daemons: unbound ends where it cannot notify.
     unshare --net --mount --pid --fork --kill-child --mount-proc \
-        env SPLITWG_OUTER_NETNS="$(readlink /proc/self/ns/net)" PATH="$PWD/.venv/bin:$PATH" "$@"
+        env -u NOTIFY_SOCKET -u WATCHDOG_USEC -u WATCHDOG_PID -u JOURNAL_STREAM -u RUNTIME_DIRECTORY \
+        SPLITWG_OUTER_NETNS="$(readlink /proc/self/ns/net)" PATH="$PWD/.venv/bin:$PATH" "$@"
 }
 
 case "${1:-}" in
@@ -106,7 +108,7 @@ demo)
 test)
     shift
     if [ "$(id -u)" = 0 ]; then
-        install_system dnsperf:dnsperf
+        install_system dnsperf:dnsperf strace:strace
         install_python
         unpack_server unbound
         enclosed .venv/bin/python -m pytest "$@"

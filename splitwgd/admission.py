@@ -8,6 +8,7 @@ how a web page reaches it (DNS rebinding).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
@@ -55,6 +56,8 @@ _IPV4_FIRST = frozenset(
 # (the prefix of addresses that carry an IPv4 address, where that begins): RFC 6052, RFC 3056.
 _CARRIERS = ((bytes.fromhex("0064ff9b0000000000000000"), 12), (bytes.fromhex("2002"), 2))
 
+_CARRYING = tuple(prefix for prefix, _ in _CARRIERS)
+
 
 def kind_of(address: Address) -> Kind:
     """The kind of an address of 4 or 16 bytes."""
@@ -84,6 +87,16 @@ class Admission:
     private: frozenset[Name] = frozenset()
     taken: frozenset[Address] = frozenset()
     networks: tuple[Network, ...] = ()
+
+    def are_harmless(self, addresses: Iterable[Address]) -> bool:
+        """Whether nobody can object to any of these, whatever name leads there: most answers need no more."""
+        for address in addresses:
+            if len(address) == 4:
+                if address[0] in _IPV4_FIRST or address in self.taken:
+                    return False
+            elif address.startswith(_CARRYING) or address in self.taken or kind_of(address) is not GLOBAL:
+                return False
+        return True
 
     def objection(self, address: Address, name: Name) -> str:
         """Why a tunneled name's answer may not lead there; empty when it may."""

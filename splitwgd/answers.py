@@ -93,20 +93,20 @@ def read_reply(data: bytes, query: Query, low: int = 0, high: int = TTL_LIMIT) -
 def _of_addresses(data: bytes, query: Query, low: int, high: int) -> Reply | None:
     """The reply, if it has the shape of most: addresses of the very name, and an OPT record at the most."""
     _, flags, _, answers, authorities, additionals = HEADER.unpack_from(data)
-    begin = _BEGINNINGS.get(query.qtype)
-    if begin is None or flags & (TC | 0xF) or not answers or authorities or additionals > 1:
+    shape = _SHAPES.get(query.qtype)
+    if shape is None or flags & (TC | 0xF) or not answers or authorities or additionals > 1:
         return None
-    width = begin[9]
-    start = position = 12 + len(query.question)
+    unpack_from, size, begin, width = shape
+    start = 12 + len(query.question)
+    position = start + answers * size
+    if len(data) < position:
+        return None
     addresses, least, longest = [], high, 0
-    for _ in range(answers):
-        ttl = int.from_bytes(data[position + 6 : position + 10], "big")
-        if data[position : position + 6] != begin[:6] or data[position + 10 : position + 12] != begin[8:]:
+    for place in range(start, position, size):
+        owner_type_class, ttl, length, address = unpack_from(data, place)
+        if owner_type_class != begin or length != width or not low <= ttl <= high:
             return None
-        if not low <= ttl <= high:
-            return None
-        position += 12 + width
-        addresses.append(data[position - width : position])
+        addresses.append(address)
         if ttl < least:
             least = ttl
         if ttl > longest:
@@ -117,16 +117,18 @@ def _of_addresses(data: bytes, query: Query, low: int, high: int) -> Reply | Non
         if root or rtype != OPT or extended >> 24 or len(data) != position + 11 + length:
             return None
         options = data[position + 11 :]
-    if len(addresses[-1]) < width:
-        return None
     body = Body(flags & _KEPT_FLAGS, answers, 0, data[start:position], position - start)
-    places = tuple(range(6, position - start, 12 + width))
+    places = _FIRST_PLACE if answers == 1 else tuple(range(6, position - start, size))
     return Reply(NOERROR, False, body, places, least, (query.name,), tuple(addresses), (), False, options, longest)
 
 
 _WIDTHS = {A: 4, AAAA: 16}
-# How such a record begins: a pointer to the question, type and class; and its length.
-_BEGINNINGS = {A: b"\xc0\x0c\0\1\0\1\0\0\0\4", AAAA: b"\xc0\x0c\0\x1c\0\1\0\0\0\x10"}
+# Such a record, its size, how it begins (a pointer to the question, type and class), and the length of its address.
+_SHAPES = {
+    A: (struct.Struct("!6sIH4s").unpack_from, 16, b"\xc0\x0c\0\1\0\1", 4),
+    AAAA: (struct.Struct("!6sIH16s").unpack_from, 28, b"\xc0\x0c\0\x1c\0\1", 16),
+}
+_FIRST_PLACE = (6,)
 _AT_ROOT = struct.Struct("!BHHIH")  # one whose owner is the root
 
 

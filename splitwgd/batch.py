@@ -7,7 +7,8 @@ libnftables takes 89 us to parse, evaluate and write it (docs/decisions/0009).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
 from splitwgd.objects import Element
 
@@ -21,10 +22,10 @@ _HEADER = struct.Struct("=IHHII")
 _FAMILY = struct.Struct("!BBH")  # nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")
 _IN_ONE_MESSAGE = 256  # elements; the length of an attribute has 16 bits
-# One element: the list's attribute, key > data > address, timeout, user data > comment.
-_KEY = {4: struct.Struct("=HHHHHH4s"), 16: struct.Struct("=HHHHHH16s")}
-_LIFE = struct.Struct("=HH8sHHBB")
-_MILLISECONDS = struct.Struct("!Q")
+# One element: the list's attribute, key > data > address, and then timeout, user data > comment.
+_KEY = {4: "=HHHHHH4s", 16: "=HHHHHH16s"}
+_BARE = {width: struct.Struct(key) for width, key in _KEY.items()}
+_LIFE = "HH8sHHBB"
 
 
 def make_batch(
@@ -63,18 +64,25 @@ def _parts(members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
 
 
 def _element(element: Element) -> bytes:
-    address, comment = element.address, element.name.encode()
-    width, length = len(address), len(comment) + 1
-    padding = -(6 + length) % 4
-    life = _MILLISECONDS.pack(int(element.seconds * 1000))
-    whole = 12 + width + 12 + 6 + length + padding
-    key = _KEY[width].pack(whole, 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, address)
-    return key + _LIFE.pack(12, 4, life, 6 + length, 6, 0, length) + comment + bytes(1 + padding)
+    _, address, name, seconds = element
+    comment, width = name.encode(), len(address)
+    length = len(comment) + 1
+    size, pack = _shape(width, length)
+    life = int(seconds * 1000).to_bytes(8, "big")
+    key = 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, address
+    return pack(size, *key, 12, 4, life, 6 + length, 6, 0, length, comment)
+
+
+@cache
+def _shape(width: int, length: int) -> tuple[int, Callable[..., bytes]]:
+    """The size of an element with such an address and such a comment (its zero included), and what packs it."""
+    shape = struct.Struct(f"{_KEY[width]}{_LIFE}{length + -(6 + length) % 4}s")
+    return shape.size, shape.pack
 
 
 def _bare(address: bytes) -> bytes:
     width = len(address)
-    return _KEY[width].pack(12 + width, 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, address)
+    return _BARE[width].pack(12 + width, 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, address)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -1,21 +1,23 @@
-"""Many datagrams with one system call: recvmmsg(2) and sendmmsg(2), which Python's sockets lack.
+"""The datagrams of one socket, many with one system call: recvmmsg(2) and sendmmsg(2), which Python's sockets lack.
 
-A question that is answered at once then costs two thirds of what it costs by recvfrom and sendto: no tuple with the
-client's address in letters, and no system call of its own (docs/decisions/0015).
+A question that is answered at once then costs half of what it costs by recvfrom and sendto: it becomes its reply in
+the buffer where it lies, with its id and its sender's address, and nobody turns that into letters and back
+(docs/decisions/0015).
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import socket
-import struct
 from collections.abc import Callable
 
 COUNT = 64  # datagrams at a time, so that timers and upstreams get theirs
 QUESTION = 4096  # bytes of a question; a longer one is cut, and then does not parse
-_REPLY = 4096  # bytes; what is ready was made for UDP, and is shorter than 1,232
+_REPLY = 1280  # bytes; over UDP none has more than 1,232
 _NAME = 28  # bytes of the longest address, sockaddr_in6
+_NAMES = {socket.AF_INET: 16, socket.AF_INET6: 28}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,90 +46,117 @@ class _Message(ctypes.Structure):
     _fields_ = (("header", _Header), ("length", ctypes.c_uint))
 
 
-class _Row:
-    """Headers, addresses and buffers for so many datagrams."""
+_WORDS = ctypes.sizeof(_Message) // 4
+_LENGTH = _Message.length.offset // 4
+
+
+class _Buffers:
+    """Room for so many datagrams and their addresses."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.buffer = ctypes.create_string_buffer(COUNT * size)
-        self.names = ctypes.create_string_buffer(COUNT * _NAME)
-        self.vectors = (_Iovec * COUNT)()
+        self._texts = ctypes.create_string_buffer(COUNT * size)
+        self._names = ctypes.create_string_buffer(COUNT * _NAME)
+        self.texts = memoryview(self._texts).cast("B")
+        self.names = memoryview(self._names).cast("B")
+
+    def headers(self, name_length: int) -> _Headers:
+        """Headers for all of them."""
+        return _Headers(ctypes.addressof(self._texts), self.size, ctypes.addressof(self._names), name_length)
+
+
+class _Headers:
+    """What the kernel is told of buffers. room: bytes of each. lengths: what it has put into each."""
+
+    def __init__(self, texts: int, size: int, names: int, name_length: int) -> None:
+        self._vectors = (_Iovec * COUNT)()
         self.messages = (_Message * COUNT)()
         for place in range(COUNT):
-            self.vectors[place].base = ctypes.addressof(self.buffer) + place * size
-            self.vectors[place].length = size
-            message = self.messages[place].header
-            message.iov = ctypes.pointer(self.vectors[place])
-            message.iov_count = 1
-            message.name = ctypes.addressof(self.names) + place * _NAME
-            message.name_length = _NAME
-        self.bytes = memoryview(self.buffer).cast("B")
-        self.places = [ctypes.addressof(self.names) + place * _NAME for place in range(COUNT)]
-        self.pointers = memoryview(self.messages).cast("B").cast("P")
-        self.words = memoryview(self.messages).cast("B").cast("I")
-        self.lengths = memoryview(self.vectors).cast("B").cast("P")
+            self._vectors[place] = _Iovec(texts + place * size, size)
+            header = self.messages[place].header
+            header.name, header.name_length = names + place * _NAME, name_length
+            header.iov, header.iov_count = ctypes.pointer(self._vectors[place]), 1
+        self.room = memoryview(self._vectors).cast("B").cast("L")[1::2]
+        self.lengths = memoryview(self.messages).cast("B").cast("I")[_LENGTH::_WORDS]
 
 
-_WORDS = ctypes.sizeof(_Message) // 4
-_LENGTH = _Message.length.offset // 4
-_NAME_LENGTH = _Header.name_length.offset // 4
-_POINTERS = ctypes.sizeof(_Message) // ctypes.sizeof(ctypes.c_size_t)
-_VECTOR = ctypes.sizeof(_Iovec) // ctypes.sizeof(ctypes.c_size_t)
+class Asker:
+    """Who asked by a datagram."""
+
+    __slots__ = ("address", "bulk")
+    stream = False
+
+    def __init__(self, bulk: Bulk, address: bytes) -> None:
+        self.bulk = bulk
+        self.address = address
+
+    def send(self, reply: bytes) -> None:
+        """Sends it, together with what else is sent in this turn of the loop."""
+        held = self.bulk.held
+        if not held:
+            self.bulk.loop.call_soon(self.bulk.flush)
+        held.append((self.address, reply))
+
+    def hang_up(self) -> None:
+        """There is nothing to hang up."""
 
 
 class Bulk:
-    """The rows of one process, for all of its sockets."""
+    """One socket. held: replies that wait for `flush`, each with its asker's address."""
 
-    def __init__(self) -> None:
-        self._in = _Row(QUESTION)
-        self._out = _Row(_REPLY)
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self.loop = loop
+        self.held: list[tuple[bytes, bytes]] = []
+        self._sock = sock
+        name_length = _NAMES[sock.family]
+        self._in = _Buffers(QUESTION)
+        self._asked = self._in.headers(name_length)
+        self._answered = self._in.headers(name_length)
+        self._out = _Buffers(_REPLY)
+        self._replies = self._out.headers(name_length)
 
-    def exchange(
-        self,
-        sock: socket.socket,
-        ready: Callable[[bytes], bytes | None],
-        take: Callable[[bytes, tuple[object, ...]], None],
-    ) -> int:
+    def exchange(self, ready: Callable[[bytes], bytes | None], take: Callable[[bytes, Asker], None]) -> int:
         """Reads what waits, sends the replies that are ready by the bytes after the id, and has the others taken
-        with their addresses. Returns how many were ready. Raises OSError."""
-        row, out = self._in, self._out
-        count = _libc.recvmmsg(sock.fileno(), row.messages, COUNT, socket.MSG_DONTWAIT, None)
+        with who asked. Returns how many were ready. Raises OSError."""
+        count = _libc.recvmmsg(self._sock.fileno(), self._asked.messages, COUNT, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
-        texts, words, size = row.bytes, row.words, row.size
-        made = 0
-        for place in range(count):
-            start = place * size
-            data = bytes(texts[start : start + words[place * _WORDS + _LENGTH]])
-            reply = ready(data[2:])
+        texts, room = self._in.texts, self._answered.room
+        given = first = start = 0
+        for place, length in enumerate(self._asked.lengths[:count].tolist()):
+            reply = ready(bytes(texts[start + 2 : start + length]))
             if reply is None:
-                take(data, self._address(place))
+                self._send(self._answered, first, place)
+                first = place + 1
+                name = place * _NAME
+                take(bytes(texts[start : start + length]), Asker(self, bytes(self._in.names[name : name + _NAME])))
             else:
-                begin, length = made * _REPLY, 2 + len(reply)
-                out.bytes[begin : begin + length] = data[:2] + reply
-                out.lengths[made * _VECTOR + 1] = length
-                out.pointers[made * _POINTERS] = row.places[place]
-                out.words[made * _WORDS + _NAME_LENGTH] = words[place * _WORDS + _NAME_LENGTH]
-                made += 1
-            words[place * _WORDS + _NAME_LENGTH] = _NAME
-        self._send(sock, made)
-        return made
+                room[place] = end = 2 + len(reply)
+                texts[start + 2 : start + end] = reply
+                given += 1
+            start += QUESTION
+        self._send(self._answered, first, count)
+        return given
 
-    def _send(self, sock: socket.socket, count: int) -> None:
+    def flush(self) -> None:
+        """Sends what is held."""
+        held, self.held = self.held, []
+        texts, names, room = self._out.texts, self._out.names, self._replies.room
+        for begin in range(0, len(held), COUNT):
+            start = name = place = 0
+            for address, reply in held[begin : begin + COUNT]:
+                room[place] = length = len(reply)
+                texts[start : start + length] = reply
+                names[name : name + _NAME] = address
+                place += 1
+                start += _REPLY
+                name += _NAME
+            self._send(self._replies, 0, place)
+
+    def _send(self, headers: _Headers, done: int, end: int) -> None:
         """One that cannot be sent ends the call, and must not keep the others from their clients: they ask again."""
-        done = 0
-        while done < count:
-            rest = ctypes.byref(self._out.messages, done * ctypes.sizeof(_Message))
-            sent = _libc.sendmmsg(sock.fileno(), rest, count - done, socket.MSG_DONTWAIT)
+        while done < end:
+            rest = ctypes.byref(headers.messages, done * ctypes.sizeof(_Message))
+            sent = _libc.sendmmsg(self._sock.fileno(), rest, end - done, socket.MSG_DONTWAIT)
             done += max(sent, 1)
-
-    def _address(self, place: int) -> tuple[object, ...]:
-        raw = self._in.names.raw[place * _NAME : (place + 1) * _NAME]
-        if raw[:2] == _INET:
-            return socket.inet_ntop(socket.AF_INET, raw[4:8]), int.from_bytes(raw[2:4], "big")
-        flow, scope = struct.unpack_from("=I", raw, 4)[0], struct.unpack_from("=I", raw, 24)[0]
-        return socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big"), socket.ntohl(flow), scope
-
-
-_INET = struct.pack("=H", socket.AF_INET)

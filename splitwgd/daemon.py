@@ -340,6 +340,7 @@ async def _run(config: Config) -> None:
     # A worker thread that computes holds the interpreter for so long at a time, and every question waits.
     sys.setswitchinterval(0.0005)
     # What is kept is kept for long, and in no circles: looking through all of it again and again only costs time.
+    # What is new is looked through while the processor's caches still hold it: 10,000 at once take 7 ms, 2,000 0.6.
     gc.freeze()
-    gc.set_threshold(10_000, 50, 1000)
+    gc.set_threshold(2_000, 20, 1000)
     await Daemon(config).run()

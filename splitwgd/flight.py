@@ -21,7 +21,7 @@ from splitwgd.cookies import CookieJar
 from splitwgd.errors import MessageError, UpstreamError
 from splitwgd.exchange import Exchange, Verdict, judge
 from splitwgd.health import Ward
-from splitwgd.message import BADCOOKIE, FORMERR, NOTIMP, Query, upstream_query
+from splitwgd.message import BADCOOKIE, FORMERR, NOERROR, NOTIMP, NXDOMAIN, Query, upstream_query
 from splitwgd.ports import Berth, Port, Ports
 from splitwgd.servers import Server, Transport
 from splitwgd.way import Way
@@ -33,6 +33,7 @@ WRONG_LIMIT = 8
 # What the machine says when there is no way to a server: the link is gone or down, or there is no route.
 _NO_WAY = frozenset({errno.ENODEV, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EINVAL})
 
+_ANSWERS = frozenset({NOERROR, NXDOMAIN})
 _OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -222,6 +223,10 @@ class Flight:
         now = self.upstreams.loop.time()
         if self.desk.ward.answered(server, now - since, now):
             self.upstreams.on_recovery(self.desk.group)
+        if reply.rcode in _ANSWERS and not reply.truncated:  # as nearly all; `judge` says the same
+            self.drop(now)
+            self.done(reply)
+            return
         match judge(reply.rcode, reply.truncated, server.transport, stream):
             case Verdict.ANSWER:
                 self.drop(now)

@@ -37,7 +37,7 @@ class Gate:
         self.set_size = set_size
         self.evicted = 0
         self._held: list[tuple[Grant, Done]] = []
-        self._spared: set[Place] = set()  # what the answers of this turn need
+        self._turn: list[tuple[Grant, Done]] = []  # what is being written
         self._complained: dict[str, float] = {}
 
     def hold(self, grant: Grant, done: Done) -> None:
@@ -53,8 +53,8 @@ class Gate:
 
     def _write(self) -> None:
         held, self._held = self._held, []
+        self._turn = held
         now = self.loop.time()
-        self._spared = {place for grant, _ in held for place in grant.places}
         together = len(held) > 1 and self._put_together([grant for grant, _ in held], now)
         for grant, done in held:
             if not together:
@@ -65,6 +65,7 @@ class Gate:
                     continue
             self.ledger.record(grant, now)
             done(True)
+        self._turn = []
 
     def _put_together(self, grants: Sequence[Grant], now: float) -> bool:
         new = merged(element for grant in grants for element in grant.new)
@@ -113,14 +114,18 @@ class Gate:
                 self.ledger.expire(now)
                 over = self.ledger.size(set_) + count - self.set_size
             if over > 0:
-                enough = self._evict(self.ledger.victims(set_, over, now, spared=self._spared), over) and enough
+                enough = self._evict(self.ledger.victims(set_, over, now, spared=self._spared()), over) and enough
         return enough
+
+    def _spared(self) -> set[Place]:
+        """What the answers of this turn need."""
+        return {place for grant, _ in self._turn for place in grant.places}
 
     def _is_within_bounds(self, grant: Grant, now: float) -> bool:
         over = self.ledger.held_by(grant.name) + len(grant.new) - OF_A_NAME
         if over <= 0 or not grant.new:
             return True
-        return self._evict(self.ledger.victims("", over, now, grant.name, self._spared), over)
+        return self._evict(self.ledger.victims("", over, now, grant.name, self._spared()), over)
 
     def _evict(self, victims: list[Place], wanted: int) -> bool:
         self.take_out(victims)

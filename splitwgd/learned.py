@@ -83,40 +83,43 @@ class Ledger:
 
         places: without doubles.
         """
-        grant = Grant(name, tuple(places), ttl)
+        grant = Grant(name, tuple(places), ttl, [], [])
         life = max(self.min_lifetime, ttl + self.slack)
+        own = _comment(name)
         for place in grant.places:
             known = self._holdings.get(place)
             if known is None or known.until <= now:
-                set_, address = place
-                grant.new.append(Element(set_, address, _comment(name), life + self.spare))
+                grant.new.append(Element(*place, own, life + self.spare))
                 continue
             left = known.until - now
-            comment = known.comment if name in known.names else _with(known.comment, _comment(name))
+            comment = known.comment if name in known.names else _with(known.comment, own)
             if left < life or comment != known.comment:
                 grant.renewed.append(Element(*place, comment, max(life + self.spare, left)))
         return grant
 
     def record(self, grant: Grant, now: float) -> None:
         """The kernel acknowledged this."""
+        name, promised = grant.name, now + max(grant.ttl, self.grace)
         if grant.new:
             self._none_before.clear()
         for element in grant.new:
-            known = self._holdings.get((element.set, element.address))
+            place = element[:2]
+            known = self._holdings.get(place)
             if known is not None and known.until <= now:  # it had gone, and its names with it
-                self._forget((element.set, element.address))
+                self._forget(place)
             self._live(element, now)
         for element in grant.renewed:
             self._live(element, now)
         for place in grant.places:
             holding = self._holdings[place]
-            holding.promised = max(holding.promised, now + max(grant.ttl, self.grace))
-            self._hold(holding, grant.name)
+            if holding.promised < promised:
+                holding.promised = promised
+            if name not in holding.names:
+                self._hold(holding, name)
 
     def _hold(self, holding: Holding, name: Name) -> None:
-        if name not in holding.names:
-            holding.names[name] = None
-            self._of_name[name] = self._of_name.get(name, 0) + 1
+        holding.names[name] = None
+        self._of_name[name] = self._of_name.get(name, 0) + 1
 
     def restore(self, elements: Iterable[Element], now: float) -> None:
         """Takes over what a former process left in the kernel; the comment tells whose it was.
@@ -128,16 +131,19 @@ class Ledger:
             holding.promised = max(holding.promised, now + element.seconds - self.slack)
             for word in element.name.split():
                 try:
-                    self._hold(holding, parse_name(word))
+                    name = parse_name(word)
                 except NameProblem:
                     holding.strangers = True
+                    continue
+                if name not in holding.names:
+                    self._hold(holding, name)
 
     def _live(self, element: Element, now: float) -> Holding:
-        place, until = (element.set, element.address), now + element.seconds
+        place, until = element[:2], now + element.seconds
         holding = self._holdings.get(place)
         if holding is None:
-            holding = self._holdings[place] = Holding(until, element.name)
-            self._sizes[place[0]] += 1
+            holding = self._holdings[place] = Holding(until, element.name, 0.0, {})
+            self._sizes[element.set] += 1
         else:
             for word in element.name.split():  # others may have written in the same turn
                 holding.comment = _with(holding.comment, word)
@@ -145,9 +151,10 @@ class Ledger:
                 return holding
         holding.until = until
         page = int(until // _DAY)
-        if page not in self._calendar:
-            self._calendar[page] = []
-        self._calendar[page].append(place)
+        places = self._calendar.get(page)
+        if places is None:
+            places = self._calendar[page] = []
+        places.append(place)
         return holding
 
     def release(self, stays: Callable[[Name, str], bool]) -> list[Place]:
@@ -235,7 +242,7 @@ def merged(elements: Iterable[Element]) -> list[Element]:
     """One element for each place: with the longest life, and with the names of all."""
     found: dict[Place, Element] = {}
     for element in elements:
-        place = (element.set, element.address)
+        place = element[:2]
         other = found.get(place)
         if other is not None:
             comment = other.name

@@ -38,24 +38,6 @@ class Client(Protocol):
 Take = Callable[[bytes, Client], None]
 
 
-class _Datagram:
-    __slots__ = ("address", "sock")
-    stream = False
-
-    def __init__(self, sock: socket.socket, address: tuple[object, ...]) -> None:
-        self.sock = sock
-        self.address = address
-
-    def send(self, reply: bytes) -> None:
-        try:
-            self.sock.sendto(reply, self.address)
-        except OSError:
-            pass  # the client is gone, or its buffer is full: it asks again
-
-    def hang_up(self) -> None:
-        pass
-
-
 @dataclass
 class _Door:
     """What is open for one address."""
@@ -73,7 +55,6 @@ class Listener:
         self.loop = loop
         self.ready = ready
         self.given = 0  # ready replies
-        self._bulk = Bulk()
         self.take: Take | None = None
         self._doors: dict[Ip, _Door] = {}
         self.crowd = Crowd(loop, self._take)
@@ -102,7 +83,7 @@ class Listener:
         self.take = take
         for door in self._doors.values():
             if door.server is None:
-                self.loop.add_reader(door.datagrams.fileno(), self._drain, door.datagrams)
+                self.loop.add_reader(door.datagrams.fileno(), self._drain, Bulk(self.loop, door.datagrams))
                 door.server = await self.loop.create_server(lambda: Connection(self.crowd), sock=door.streams)
 
     def keep_only(self, addresses: tuple[Ip, ...]) -> None:
@@ -114,13 +95,10 @@ class Listener:
         assert self.take is not None
         self.take(data, client)
 
-    def _drain(self, sock: socket.socket) -> None:
-        take = self.take
-        assert take is not None
+    def _drain(self, bulk: Bulk) -> None:
+        assert self.take is not None
         try:
-            self.given += self._bulk.exchange(
-                sock, self.ready.get, lambda data, address: take(data, _Datagram(sock, address))
-            )
+            self.given += bulk.exchange(self.ready.get, self.take)
         except OSError:
             return  # nothing is there, or an ICMP error about an earlier reply
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from splitwgd.errors import MessageError
 from splitwgd.names import Name
@@ -222,13 +223,9 @@ def question_for(name: Name, qtype: int) -> Query:
     return Query(0, RD, question, name, qtype, question + _KEY_ENDS[0], True, UDP_SIZE, False)
 
 
+@lru_cache(64)  # the cookies of a few servers, and a few reasons
 def _opt(dnssec_ok: bool, rcode: int = 0, options: bytes = b"") -> bytes:
-    if not rcode and not options:
-        return _PLAIN_OPT[dnssec_ok]
     return b"\0" + RECORD.pack(OPT, UDP_SIZE, (rcode >> 4) << 24 | (_DO if dnssec_ok else 0), len(options)) + options
-
-
-_PLAIN_OPT = tuple(b"\0" + RECORD.pack(OPT, UDP_SIZE, do, 0) for do in (0, _DO))
 
 
 def option(code: int, value: bytes) -> bytes:

@@ -113,17 +113,19 @@ def to_text(name: Name) -> str:
 
     (RFC 1035 §5.1. A quotation mark or a line break from the net can so never end a comment or a log line.)
     """
-    labels = []
-    position = 0
+    dotted, position = bytearray(name), 0
     while length := name[position]:
-        labels.append(name[position + 1 : position + 1 + length])
+        dotted[position] = _DOT
         position += 1 + length
-    if not b"".join(labels).translate(None, _TEXT_BYTES):
-        return b".".join(labels).decode() or "."
-    return ".".join(map(_escaped, labels))
+    text = bytes(dotted[1:position])
+    if _DOT not in name and not text.translate(None, _TEXT_BYTES_AND_DOT):
+        return text.decode() or "."
+    return ".".join(_escaped(tail[1 : 1 + tail[0]]) for tail in tails(name) if tail[0])
 
 
+_DOT = ord(".")
 _TEXT_BYTES = bytes(_LABEL_BYTES) + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_TEXT_BYTES_AND_DOT = _TEXT_BYTES + b"."
 
 
 def _escaped(label: bytes) -> str:

@@ -100,7 +100,7 @@ class PatternTable:
     """Patterns by name. It grows while a configuration is read; who holds a Config only reads it.
 
     Two are equal when the same was added in the same order. source: what it was made of. buckets: for who looks up
-    in a loop: what there is of a key is in `buckets[hash(key) & mask]`. shortest: no key is shorter.
+    in a loop: what there is of a key is in `buckets[hash(key) & mask]`.
     contradictions: the first patterns that were left out because their opposite was there; `contradicting` in all.
     """
 
@@ -109,7 +109,6 @@ class PatternTable:
         self.source = source
         self.buckets = [""]
         self.mask = 0
-        self.shortest = len(MARK) + 256
         self.contradictions: list[Pattern] = []
         self.contradicting = 0
         self._rest = rest
@@ -131,7 +130,6 @@ class PatternTable:
             else:
                 buckets[place] = f"{bucket}{key}{tag}"
         self._count += len(keys) - known
-        self.shortest = min(self.shortest, len(min(keys, key=len)))
         self._digest.update(f"{tag.join(keys)}{tag}".encode())
 
     def _add_to(self, place: int, key: str, scope: Scope, exception: bool) -> None:

@@ -97,6 +97,9 @@ class Vetting:
     def vet(self, query: Query, reply: Reply, group: Group) -> tuple[Reply, Group]:
         """The reply without what may not be given, and the group whose policy it is under. group: the question's."""
         policy = group if len(reply.chain) == 1 else self.policy(reply)
+        few = policy.tunnel is None or (len(policy.families) == 2 and len(reply.addresses) <= OF_AN_ANSWER)
+        if few and not reply.stray and self.admission.are_harmless(reply.addresses):
+            return reply, policy
         objection: Callable[[Address], str]
         if policy.tunnel is not None:
             objection = partial(self._objection, self.holder(reply), policy)

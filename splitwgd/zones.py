@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from splitwgd.config import Config, Tunnel
 from splitwgd.message import AAAA, ANY, A
-from splitwgd.names import Name, Pattern, Scope
+from splitwgd.names import Name, Pattern, Scope, tails
 from splitwgd.patterns import MARK, key_of, number_of, together, verdict
 from splitwgd.servers import Server
 
@@ -65,10 +65,7 @@ class Zones:
         self._near = frozenset(self._others).union(*(listing.near for listing in self._tunnels))
         first, *self._more = (listing.far for listing in self._tunnels)
         self._buckets, self._mask = first.buckets, first.mask
-        # How long a name is at least that is in this table, and one that is anywhere.
-        self._listed = first.shortest - len(MARK)
-        lengths = [table.shortest for table in (first, *self._more)]
-        self._any = min([*lengths, *map(len, self._near)]) - len(MARK)
+        self._below: dict[Name, Group] = {}  # what is below a name and says nothing else itself
 
     def groups(self) -> list[Group]:
         """All that have servers."""
@@ -79,21 +76,28 @@ class Zones:
 
     def find(self, name: Name) -> Group:
         """The group for a lower-case wire name."""
-        near, buckets, mask, more = self._near, self._buckets, self._mask, self._more
-        text = name.decode("latin-1")
-        position, last, last_listed = 0, len(name) - self._any, len(name) - self._listed
-        while position <= last:
-            key = MARK + text[position:]
-            if (
-                key in near
-                or (position <= last_listed and key in buckets[hash(key) & mask])
-                or (more and any(table.number(key) for table in more))
-            ):
-                group = self._decide(key, not position)
-                if group is not None:
-                    return group
-            position += 1 + name[position]
+        parent = name[1 + name[0] :]
+        group = self._below.get(parent)
+        if group is None:
+            if len(self._below) >= _REMEMBERED:
+                self._below.clear()
+            group = self._below[parent] = self._find_below(parent)
+        key = MARK + name.decode("latin-1")
+        return (self._says_anything(key) and self._decide(key, True)) or group
+
+    def _find_below(self, parent: Name) -> Group:
+        for tail in tails(parent) if parent else ():
+            key = key_of(tail)
+            if self._says_anything(key) and (group := self._decide(key, False)) is not None:
+                return group
         return self.default
+
+    def _says_anything(self, key: str) -> bool:
+        return (
+            key in self._near
+            or key in self._buckets[hash(key) & self._mask]
+            or (bool(self._more) and any(table.number(key) for table in self._more))
+        )
 
     def _decide(self, key: str, itself: bool) -> Group | None:
         """What is said of a name by the entries of this one, which is that name or above it."""
@@ -107,6 +111,7 @@ class Zones:
         return self.default if excepted and other is None else other
 
 
+_REMEMBERED = 2048  # parents of names
 _NEITHER: list[Group | None] = [None, None]
 
 

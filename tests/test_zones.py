@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import splitwgd.zones
 from splitwgd.names import Name, parse_name, parse_pattern
 from splitwgd.zones import Zones
 from tests.samples import config_with, load, toml
 
-ZONES = Zones(
-    config_with(
-        {
-            "tunneled.domains": """[
+CONFIG = config_with(
+    {
+        "tunneled.domains": """[
                 "github.com", "!status.github.com", "deep.status.github.com",
                 "=example.org", "*.example.net", "!*.cdn.example",
                 "cdn.example", "=exact.wide.example", "!wide.example", "both.example", "!=both.example",
                 "home.ts.net",
             ]""",
-            "dns.forward": '{ "ts.net" = ["100.100.100.100"], "lan.github.com" = ["192.0.2.53"] }',
-        }
-    )
+        "dns.forward": '{ "ts.net" = ["100.100.100.100"], "lan.github.com" = ["192.0.2.53"] }',
+    }
 )
+ZONES = Zones(CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,18 @@ def test_other_groups_bear_the_direct_mark_and_are_not_tunneled(name: str, serve
     group = ZONES.find(parse_name(name))
     assert (group.link, group.mark, group.tunnel) == (None, 0xFE, None)
     assert [str(server) for server in group.servers] == [server]
+
+
+def test_what_was_asked_before_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parents of names are remembered; which names were asked, and how many, must not matter."""
+    monkeypatch.setattr(splitwgd.zones, "_REMEMBERED", 7)
+    random = Random(7)
+    words = ["github", "com", "www", "ts", "net", "lan", "a", "status", "example", "org", "sub", "home", "only"]
+    names = [".".join(random.choices(words, k=random.randint(1, 4))) for _ in range(1500)]
+    used = Zones(CONFIG)
+    for name in [*names, *names]:
+        assert used.find(parse_name(name)) == Zones(CONFIG).find(parse_name(name)), name
+    assert len(used._below) <= 7
 
 
 # -- lists, and names that are answered here

@@ -193,8 +193,7 @@ def _unbound(host: Host, address: str, more: str) -> None:
     if host.run("test", "-e", path, check=False).returncode == 0:
         return  # a test before this one wanted it, too
     host.write(path, _COMMON.format(address=address, more=more))
-    with open(os.devnull, "w") as quiet:
-        host.start("unbound", "-d", "-c", path, stdout=quiet, stderr=quiet)
+    server = host.start("sh", "-c", 'exec unbound -d -c "$1" 2> "$1.log"', "sh", path)
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -202,8 +201,8 @@ def _unbound(host: Host, address: str, more: str) -> None:
                 return
         except OSError:
             pass  # not bound yet
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"unbound does not start at {address}")
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"unbound does not start at {address}: {host.read(path + '.log')}")
         time.sleep(0.05)
 
 
