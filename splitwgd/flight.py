@@ -82,7 +82,7 @@ class Flight:
     """One question under way. `done` is called once; what comes later is nobody's.
 
     last: the server that was asked last. ports, streams: on which somebody may answer, and for streams what gives
-    up waiting. unsent: no way to any server so far. own: a question of ours, for the sake of being asked.
+    up waiting. no_way: to any server so far. own: a question of ours, for the sake of being asked.
     """
 
     # What most questions never need costs them nothing.
@@ -93,7 +93,7 @@ class Flight:
     story: tuple[str, ...] = ()
     streams: Mapping[Server, Callable[[], None]] = MappingProxyType({})
     refusal: Reply | None = None
-    unsent = True
+    no_way = True
     own = False
 
     def __init__(self, upstreams: Airport, desk: Desk, query: Query, done: Done) -> None:
@@ -145,12 +145,13 @@ class Flight:
         return self.exchange
 
     def _give_up(self, later: bool = False) -> None:
-        self.unsent = self.unsent and not self.streams  # there, nothing but the answer may be missing
-        if not self.unsent and not self.refusal:
+        # With something sent, nothing but the answer may be missing.
+        self.no_way = self.no_way and not self.streams and not self.ports
+        if not self.no_way and not self.refusal:
             for server in self.servers:
                 self.desk.ward.unheard(server, self.begun, self.upstreams.loop.time())
         story = "; ".join(dict.fromkeys(self.story)) or "no answer in time"
-        self._finish(self.refusal or UpstreamError(f"{self.desk.group.name}: {story}", self.unsent), later)
+        self._finish(self.refusal or UpstreamError(f"{self.desk.group.name}: {story}", self.no_way), later)
 
     def _send(self, server: Server, now: float) -> bool:
         """Whether it could be sent."""
@@ -167,13 +168,12 @@ class Flight:
             question = self.query.question
             port.question = question = mixed(question) if upstreams.mix_case else question
             options = None if post.without_edns else post.jar.options
-            port.sock.send(upstream_query(self.query, port.ident, question, options))
+            upstreams.ports.send(port, upstream_query(self.query, port.ident, question, options))
         except OSError as error:
             if port is not None:
                 upstreams.ports.throw_away(port)
             self._failed(server, error)
             return False
-        self.unsent = False
         self.ports.append(port)
         return True
 
@@ -181,18 +181,23 @@ class Flight:
         self._note(server, error.strerror or os.strerror(error.errno or 0))
         self._exchange().failed(server)
         if error.errno not in _NO_WAY | _OUR_FAULT:
-            self.unsent = False
+            self.no_way = False
             self.desk.ward.failed(server, self.upstreams.loop.time())
+
+    def unsent(self, port: Port, error: OSError) -> None:
+        """What one of its ports was given did not leave, or did not arrive."""
+        self._close(port)
+        self._failed(port.way.server, error)
+        self._go_on()
 
     # -- what comes back
 
     def heard(self, port: Port, data: bytes | OSError) -> None:
         """On one of its ports."""
+        self.no_way = False
         server, upstreams = port.way.server, self.upstreams
         if isinstance(data, OSError):  # an ICMP error, such as port unreachable
-            self._close(port)
-            self._failed(server, data)
-            self._go_on()
+            self.unsent(port, data)
             return
         post = self.desk.posts[server]
         jar = post.jar
@@ -262,7 +267,7 @@ class Flight:
             self._failed(server, outcome)
             self._go_on()
             return
-        self.unsent = False
+        self.no_way = False
         try:
             if not is_reply_to(outcome, int.from_bytes(message[:2], "big"), self.query.question):
                 raise MessageError("answered another question")

@@ -28,6 +28,9 @@ class Owner(Protocol):
     def heard(self, port: Port, data: bytes | OSError) -> None:
         """The server sent this, or an ICMP error came back."""
 
+    def unsent(self, port: Port, error: OSError) -> None:
+        """What was given to this port cannot leave the machine."""
+
 
 class Berth:
     """Where the ports of one way rest; the first of them for the longest."""
@@ -72,6 +75,7 @@ class Ports:
         self._epoll = select.epoll()
         self._by_descriptor: dict[int, Port] = {}
         self._berths: set[Berth] = set()  # where any rest
+        self._outbox: list[tuple[Port, bytes]] = []
         self._generation = 0
         self._sweep: asyncio.TimerHandle | None = None
         loop.add_reader(self._epoll.fileno(), self._drain)
@@ -90,6 +94,25 @@ class Ports:
             self._epoll.register(descriptor, select.EPOLLIN)
         port.owner = owner
         return port
+
+    def send(self, port: Port, message: bytes) -> None:
+        """Sends it, one behind another with what else is sent in this turn of the loop: a system call makes the
+        interpreter slow for a while after it (what the processor had learned of its jumps is lost)."""
+        if not self._outbox:
+            self.loop.call_soon(self._flush)
+        self._outbox.append((port, message))
+
+    def _flush(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        failed = []
+        for port, message in outbox:
+            try:
+                port.sock.send(message)
+            except OSError as error:
+                failed.append((port, error))
+        for port, reason in failed:
+            if port.owner is not None:  # it was not dropped within this turn
+                port.owner.unsent(port, reason)
 
     def give_back(self, port: Port, now: float) -> None:
         """The question is answered, or given up."""
@@ -132,20 +155,19 @@ class Ports:
         self._sweep = self.loop.call_later(REST / 2, self._close_rested) if self._berths else None
 
     def _drain(self) -> None:
+        heard: list[tuple[Port, bytes | OSError]] = []
         for descriptor, _ in self._epoll.poll(0, _AT_ONCE):
-            port = self._by_descriptor.get(descriptor)
-            if port is None:
-                continue  # closed within this turn
-            data: bytes | OSError
+            port = self._by_descriptor[descriptor]
             try:
-                data = port.sock.recv(_MOST)
+                heard.append((port, port.sock.recv(_MOST)))
             except BlockingIOError:
                 continue
             except OSError as error:
-                data = error
+                heard.append((port, error))
+        for port, data in heard:
             if port.owner is not None:
                 port.owner.heard(port, data)
-            elif isinstance(data, OSError):
+            elif isinstance(data, OSError) and port in port.berth.resting:
                 port.berth.resting.remove(port)
                 self.throw_away(port)
 
