@@ -7,7 +7,7 @@ hints of HTTPS and SVCB records, too). Nothing from the other sections becomes a
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from splitwgd.errors import MessageError
 from splitwgd.message import (
@@ -46,19 +46,17 @@ _KEPT_FLAGS = 0xFFFF & ~(AA | TC | 0x0040)  # an answer out of a cache is no aut
 
 
 @dataclass(slots=True)
-class Reply:
-    """A reply that answers the question.
+class Reply(Body):
+    """A reply that answers the question, as it is given to clients: all but the additional section.
 
-    body: what is given to clients: all but the additional section. ttl_places: offsets of the TTLs in its
-    records. ttl: seconds for which it may be kept, 0 for not at all. chain: the question's name and its aliases.
-    addresses: of the chain, hints included. targets: other names that its HTTPS and SVCB records lead to
-    (RFC 9460 §2.5). stray: whether it holds records that are not the chain's. options: of the server's OPT.
-    longest: seconds for which some client may remember one of its records.
+    ttl_places: offsets of the TTLs in its records. ttl: seconds for which it may be kept, 0 for not at all.
+    chain: the question's name and its aliases. addresses: of the chain, hints included. targets: other names that
+    its HTTPS and SVCB records lead to (RFC 9460 §2.5). stray: whether it holds records that are not the chain's.
+    options: of the server's OPT. longest: seconds for which some client may remember one of its records.
     """
 
     rcode: int
     truncated: bool
-    body: Body
     ttl_places: tuple[int, ...]
     ttl: int
     chain: tuple[Name, ...]
@@ -117,9 +115,12 @@ def _of_addresses(data: bytes, query: Query, low: int, high: int) -> Reply | Non
         if root or rtype != OPT or extended >> 24 or len(data) != position + 11 + length:
             return None
         options = data[position + 11 :]
-    body = Body(flags & _KEPT_FLAGS, answers, 0, data[start:position], position - start)
+    records = data[start:position]
     places = _FIRST_PLACE if answers == 1 else tuple(range(6, position - start, size))
-    return Reply(NOERROR, False, body, places, least, (query.name,), tuple(addresses), (), False, options, longest)
+    return Reply(
+        flags & _KEPT_FLAGS, answers, 0, records, position - start,
+        NOERROR, False, places, least, (query.name,), tuple(addresses), (), False, options, longest,
+    )  # fmt: skip
 
 
 _WIDTHS = {A: 4, AAAA: 16}
@@ -178,10 +179,13 @@ class _Reader:
             found = rcode == NOERROR and any(owner in chain for owner in self.found)
             ttl = min(lives) if found else min([self.negative, *lives])
         targets = tuple([target for owner, target in self.targets if owner in chain and target not in chain])
-        body = Body(flags & _KEPT_FLAGS & ~0xF | rcode & 0xF, answers, authorities, self._records(end), answers_end)
+        kept = flags & _KEPT_FLAGS & ~0xF | rcode & 0xF
         places = tuple([place - self.start for place, _, _ in self.ttls])
         longest = max(lives, default=0)
-        return Reply(rcode, truncated, body, places, ttl, chain, addresses, targets, stray, self.options, longest)
+        return Reply(
+            kept, answers, authorities, self._records(end), answers_end,
+            rcode, truncated, places, ttl, chain, addresses, targets, stray, self.options, longest,
+        )  # fmt: skip
 
     def _answers(self, position: int, count: int) -> int:
         data, size, query = self.data, len(self.data), self.query
@@ -302,19 +306,18 @@ class _Reader:
 
 def counted_down(reply: Reply, age: int) -> Body:
     """The body as it is given `age` seconds later."""
-    body = reply.body
     if not age or not reply.ttl_places:
-        return body
-    records = bytearray(body.records)
+        return reply
+    records = bytearray(reply.records)
     for place in reply.ttl_places:
         (ttl,) = _TTL.unpack_from(records, place)
         _TTL.pack_into(records, place, max(ttl - age, 0))
-    return replace(body, records=bytes(records))
+    return Body(reply.flags, reply.answers, reply.authorities, bytes(records), reply.answers_end)
 
 
 def with_ttl(reply: Reply, ttl: int) -> Body:
     """The body with this TTL at every record."""
-    records = bytearray(reply.body.records)
+    records = bytearray(reply.records)
     for place in reply.ttl_places:
         _TTL.pack_into(records, place, ttl)
-    return replace(reply.body, records=bytes(records))
+    return Body(reply.flags, reply.answers, reply.authorities, bytes(records), reply.answers_end)

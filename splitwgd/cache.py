@@ -22,14 +22,15 @@ _PREFETCH_FROM = 2  # hits; a name that was asked for again will be asked for on
 
 @dataclass(slots=True)
 class Entry:
-    """One kept reply: when it came, when it ends (seconds of the caller's clock), who answered it, and how
-    often it was given."""
+    """One kept reply: when it came, when it ends (seconds of the caller's clock), who answered it, how many
+    bytes it takes, and how often it was given."""
 
     reply: Reply
     query: Query
     group: Group
     since: float
     until: float
+    size: int
     hits: int = 0
     renewing: bool = False
 
@@ -66,8 +67,9 @@ class Cache:
             return
         if key in self._entries:
             self.drop(key)
-        entry = self._entries[key] = Entry(reply, query, group, now, now + reply.ttl)
-        self.used += _size(entry)
+        size = _OVERHEAD + len(reply.records) + 3 * len(key)
+        self._entries[key] = Entry(reply, query, group, now, now + reply.ttl, size)
+        self.used += size
         if len(self._entries) > self.size or self.used > self.memory:
             self._make_room()
 
@@ -114,7 +116,7 @@ class Cache:
         """Forgets this question's reply."""
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self.used -= _size(entry)
+            self.used -= entry.size
 
     def moved(self, find: Callable[[Name], Group], now: float) -> list[Entry]:
         """The living entries whose name now belongs to another group (or whose aliases do)."""
@@ -142,10 +144,6 @@ class Cache:
                 self._entries.move_to_end(key)
             else:
                 self.drop(key)
-
-
-def _size(entry: Entry) -> int:
-    return _OVERHEAD + len(entry.reply.body.records) + 3 * len(entry.query.key)
 
 
 def group_of_chain(chain: tuple[Name, ...], find: Callable[[Name], Group]) -> Group:

@@ -252,7 +252,7 @@ class Forwarder:
     def _settle(self, pending: Pending, reply: Reply, policy: Group) -> None:
         self.cache.put(pending.query, reply, policy, self.loop.time())
         for query, client in self._waiting.close(pending):
-            client.send(fit_reply(query, reply.body, client.stream))
+            client.send(fit_reply(query, reply, client.stream))
 
     # -- no answer
 

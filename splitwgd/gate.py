@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from splitwgd.elements import Elements
 from splitwgd.errors import KernelError, SplitwgError
@@ -68,10 +68,13 @@ class Gate:
         self._turn = []
 
     def _put_together(self, grants: Sequence[Grant], now: float) -> bool:
-        new = merged(element for grant in grants for element in grant.new)
-        renewed = merged(element for grant in grants for element in grant.renewed)
-        if not self._make_room(new, now) or not all(self._is_within_bounds(grant, now) for grant in grants):
+        new = merged([element for grant in grants for element in grant.new])
+        renewed = merged([element for grant in grants for element in grant.renewed])
+        if not self._make_room(new, now):
             return False
+        for grant in grants:
+            if not self._is_within_bounds(grant, now):
+                return False
         try:
             self.elements.write(new, renewed)
         except SplitwgError:
@@ -105,8 +108,10 @@ class Gate:
 
     # -- bounds
 
-    def _make_room(self, new: Iterable[Element], now: float) -> bool:
+    def _make_room(self, new: Sequence[Element], now: float) -> bool:
         """Whether there is room for these, perhaps after others have made it."""
+        if len(self.ledger) + len(new) <= self.set_size:
+            return True  # in any set
         enough = True
         for set_, count in Counter(element.set for element in new).items():
             over = self.ledger.size(set_) + count - self.set_size
@@ -154,7 +159,7 @@ class Gate:
     def admit(self, grants: Sequence[Grant]) -> None:
         """Writes these at once. Raises KernelError when the kernel refuses; nothing was recorded then."""
         now = self.loop.time()
-        self.elements.put(merged(element for grant in grants for element in (*grant.new, *grant.renewed)))
+        self.elements.put(merged([element for grant in grants for element in (*grant.new, *grant.renewed)]))
         for grant in grants:
             self.ledger.record(grant, now)
 

@@ -6,7 +6,7 @@ Mirrors what the kernel acknowledged; `now` is the caller's clock in seconds.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from splitwgd.names import Name, NameProblem, parse_name, to_text
@@ -103,10 +103,9 @@ class Ledger:
         if grant.new:
             self._none_before.clear()
         for element in grant.new:
-            place = element[:2]
-            known = self._holdings.get(place)
+            known = self._holdings.get(element[:2])
             if known is not None and known.until <= now:  # it had gone, and its names with it
-                self._forget(place)
+                self._forget(element[:2])
             self._live(element, now)
         for element in grant.renewed:
             self._live(element, now)
@@ -238,8 +237,10 @@ class Ledger:
         ]
 
 
-def merged(elements: Iterable[Element]) -> list[Element]:
+def merged(elements: Sequence[Element]) -> Sequence[Element]:
     """One element for each place: with the longest life, and with the names of all."""
+    if len({element[:2] for element in elements}) == len(elements):
+        return elements
     found: dict[Place, Element] = {}
     for element in elements:
         place = element[:2]

@@ -230,4 +230,4 @@ def _body(
     buffer.names[_label(name).label] = 12
     for record in (*answers, *(authorities or ())):
         record.pack(buffer)
-    return Body(flags, len(answers), len(authorities or ()), bytes(buffer.data[question:]))
+    return Body(flags, len(answers), len(authorities or ()), bytes(buffer.data[question:]), 0)

@@ -256,7 +256,7 @@ class Body:
     answers: int
     authorities: int
     records: bytes
-    answers_end: int = 0
+    answers_end: int
 
 
 def fit_reply(query: Query, body: Body, stream: bool, why: Why | None = None) -> bytes:
@@ -276,7 +276,7 @@ def fit_reply(query: Query, body: Body, stream: bool, why: Why | None = None) ->
     if length > most and not query.dnssec_ok and 0 < body.answers_end < len(body.records):
         # What is beside an answer can be left out without a word (RFC 2181 §9).
         length -= len(body.records) - body.answers_end
-        body = Body(body.flags, body.answers, 0, body.records[: body.answers_end])
+        body = Body(body.flags, body.answers, 0, body.records[: body.answers_end], body.answers_end)
     if length > most:
         return HEADER.pack(query.id, flags | TC, 1, 0, 0, additionals) + query.question + opt
     head = HEADER.pack(query.id, flags, 1, body.answers, body.authorities, additionals)

@@ -46,18 +46,18 @@ _LIMIT = 32_768  # bytes; names that are written out may make it longer than it 
 def trimmed(reply: Reply, query: Query, admits: Callable[[Address], bool], most: int) -> Reply:
     """The reply's chain with the addresses that are admitted, and at most so many of them."""
     start = 12 + len(query.question)
-    data = bytes(12) + query.question + reply.body.records
+    data = bytes(12) + query.question + reply.records
     kept: list[bytes] = []
     count = size = 0
     position = start
     may_stay = _Counting(admits, most)
     names: dict[int, bytes] = {}
-    for place in range(reply.body.answers + reply.body.authorities):
+    for place in range(reply.answers + reply.authorities):
         begin, fixed = position, skip_name(data, position)
         _, _, _, length = RECORD.unpack_from(data, fixed)
         position = fixed + RECORD.size + length
         try:
-            record = _kept(data, begin, fixed, position, reply if place < reply.body.answers else None, may_stay, names)
+            record = _kept(data, begin, fixed, position, reply if place < reply.answers else None, may_stay, names)
         except (MessageError, struct.error, IndexError):
             continue  # nobody could make sense of it
         if size + len(record) > _LIMIT:
@@ -65,8 +65,8 @@ def trimmed(reply: Reply, query: Query, admits: Callable[[Address], bool], most:
         if record:
             size += len(record)
             kept.append(record)
-            count += place < reply.body.answers
-    head = HEADER.pack(0, reply.body.flags | QR, 1, count, len(kept) - count, 0)
+            count += place < reply.answers
+    head = HEADER.pack(0, reply.flags | QR, 1, count, len(kept) - count, 0)
     again = read_reply(head + query.question + b"".join(kept), query)
     again.rcode = reply.rcode
     again.ttl = min(again.ttl or reply.ttl, reply.ttl)

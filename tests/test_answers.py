@@ -214,7 +214,7 @@ def test_a_dname_and_signatures_may_stand_beside_the_chain() -> None:
         ["192.0.2.1"],
         ["www.new"],
     )
-    assert len(given_to_client(reply.body).rr) == 4
+    assert len(given_to_client(reply).rr) == 4
 
 
 def test_only_records_of_the_internet_are_read() -> None:
@@ -341,13 +341,13 @@ def test_a_chain_that_turns_back_is_refused(zone: str) -> None:
 def test_a_reply_is_kept_as_long_as_its_shortest_record_and_a_day_at_most(zone: str, ttl: int) -> None:
     reply = read(zone)
     assert reply.ttl == ttl
-    assert min(record.ttl for record in given_to_client(reply.body).rr) == ttl
+    assert min(record.ttl for record in given_to_client(reply).rr) == ttl
 
 
 def test_ttls_are_capped_in_every_section_that_is_passed_on() -> None:
     long = raw_record(HERE, ttl=10**6)
     reply = raw(long, long, long, counts=(1, 1, 1))
-    record = given_to_client(reply.body)
+    record = given_to_client(reply)
     assert [r.ttl for r in (*record.rr, *record.auth)] == [TTL_LIMIT] * 2
     assert len(reply.ttl_places) == 2
     assert [r.rtype for r in record.ar] == [OPT]
@@ -366,11 +366,11 @@ def test_ttls_are_capped_in_every_section_that_is_passed_on() -> None:
 )
 def test_lives_are_brought_between_bounds(ttl: int, low: int, high: int, given: int) -> None:
     positive = read_reply(raw_reply(QUERY, raw_record(HERE, ttl=ttl)), QUERY, low, high)
-    assert (positive.ttl, says(positive.body)) == (given, [f"www.example.com. {given} 1 1.2.3.4"])
+    assert (positive.ttl, says(positive)) == (given, [f"www.example.com. {given} 1 1.2.3.4"])
     soa = raw_record(HERE, SOA, ttl, b"\0\0" + struct.pack("!5I", 1, 2, 3, 4, 400_000))
     negative = read_reply(raw_reply(QUERY, soa, counts=(0, 1, 0)), QUERY, low, high)
     if ttl < 2**31:
-        assert (negative.ttl, [r.ttl for r in given_to_client(negative.body).auth]) == (given, [given])
+        assert (negative.ttl, [r.ttl for r in given_to_client(negative).auth]) == (given, [given])
 
 
 @pytest.mark.parametrize(
@@ -401,7 +401,7 @@ def test_a_negative_answer_lives_as_its_soa_says(zone: str, authority: str, rcod
 
 def test_who_is_told_of_nothing_does_not_believe_it_for_longer_than_we_do() -> None:
     reply = read("", SOA_RECORD.replace(" 900 ", " 999999 ").replace(" 300", " 999999"), 3)
-    assert [record.ttl for record in given_to_client(reply.body).auth] == [NEGATIVE_LIMIT]
+    assert [record.ttl for record in given_to_client(reply).auth] == [NEGATIVE_LIMIT]
 
 
 def test_a_negative_answer_whose_ttl_has_its_first_bit_set_is_not_kept() -> None:
@@ -440,7 +440,7 @@ def test_a_truncated_reply_is_told_and_not_kept() -> None:
 def test_the_body_is_answers_and_authorities_as_they_came(opt: bool) -> None:
     zone = "www.example.com. 60 IN A 192.0.2.1\nwww.example.com. 60 IN TXT unknown"
     data = answer(QUERY, zone, SOA_RECORD, opt=opt)
-    body = read_reply(data, QUERY).body
+    body = read_reply(data, QUERY)
     assert (body.answers, body.authorities) == (2, 1)
     assert body.records == data[END : len(data) - 11 * opt]
 
@@ -449,7 +449,7 @@ def test_additional_records_are_not_passed_on() -> None:
     glue = raw_record(HERE, rdata=b"\x7f\0\0\1")
     for more, options in (((glue,), b""), ((glue, AN_OPT, raw_record(HERE, 250)), b"")):
         reply = raw(raw_record(HERE), *more, counts=(1, 0, len(more)))
-        record = given_to_client(reply.body)
+        record = given_to_client(reply)
         assert ([str(r.rdata) for r in record.rr], [r.rtype for r in record.ar]) == (["1.2.3.4"], [OPT])
         assert reply.options == options
 
@@ -460,7 +460,7 @@ def test_additional_records_are_not_passed_on() -> None:
     ids=["RA", "AD", "AA and TC", "Z", "rcode"],
 )
 def test_flags_that_are_not_ours_to_repeat_are_taken_off(came: int, given: int) -> None:
-    assert raw(flags=came).body.flags == given
+    assert raw(flags=came).flags == given
 
 
 # -- OPT
@@ -476,7 +476,7 @@ def test_options_are_told() -> None:
 def test_an_opt_makes_the_rcode_longer(upper: int, lower: int, rcode: int) -> None:
     extended = b"\0" + struct.pack("!HHIH", OPT, 1232, upper << 24, 0)
     reply = raw(extended, counts=(0, 0, 1), flags=QR | lower)
-    assert (reply.rcode, reply.ttl, reply.body.flags & 0xF) == (rcode, 0, lower)
+    assert (reply.rcode, reply.ttl, reply.flags & 0xF) == (rcode, 0, lower)
 
 
 @pytest.mark.parametrize("counts", [(1, 0, 0), (1, 0, 1), (0, 1, 0)])
@@ -486,7 +486,7 @@ def test_an_opt_elsewhere_is_refused(counts: tuple[int, int, int]) -> None:
 
 
 def test_bytes_after_the_last_record_are_not_passed_on() -> None:
-    assert raw(raw_record(HERE), b"more", counts=(1, 0, 0)).body.records.endswith(b"\1\2\3\4")
+    assert raw(raw_record(HERE), b"more", counts=(1, 0, 0)).records.endswith(b"\1\2\3\4")
 
 
 # -- given again later
@@ -494,11 +494,11 @@ def test_bytes_after_the_last_record_are_not_passed_on() -> None:
 
 def test_ttls_are_counted_down_in_a_copy_and_stop_at_0() -> None:
     reply = read("www.example.com. 300 IN CNAME b.example.\nb.example. 60 IN A 192.0.2.1", SOA_RECORD)
-    before = reply.body.records
+    before = reply.records
     assert [record.ttl for record in given_to_client(counted_down(reply, 100)).rr] == [200, 0]
     assert [record.ttl for record in given_to_client(counted_down(reply, 100)).auth] == [800]
-    assert reply.body.records == before
-    assert counted_down(reply, 0) == reply.body
+    assert reply.records == before
+    assert counted_down(reply, 0) == reply
 
 
 def test_another_ttl_may_be_put_on_all_of_them() -> None:
@@ -506,7 +506,7 @@ def test_another_ttl_may_be_put_on_all_of_them() -> None:
     record = given_to_client(with_ttl(reply, 30))
     assert [r.ttl for r in (*record.rr, *record.auth)] == [30, 30, 30]
     assert (with_ttl(reply, 30).flags, [str(r.rdata) for r in record.rr]) == (
-        reply.body.flags,
+        reply.flags,
         ["b.example.", "192.0.2.1"],
     )
 
@@ -605,14 +605,14 @@ def refused_or_read(data: bytes) -> None:
         return
     assert 0 <= reply.ttl <= TTL_LIMIT
     assert reply.chain[0] == QUERY.name
-    records = reply.body.records
+    records = reply.records
     assert END + len(records) <= len(data)
     for place in reply.ttl_places:
         if records[place - 4 : place - 2] != struct.pack("!H", SOA):  # see the tests of negative answers
             assert struct.unpack_from("!I", records, place)[0] <= TTL_LIMIT
     counted_down(reply, 30)
     with_ttl(reply, 30)
-    small = fit_reply(read_query(question("www.example.com", edns=None)), reply.body, stream=False)
+    small = fit_reply(read_query(question("www.example.com", edns=None)), reply, stream=False)
     assert len(small) <= 512
 
 

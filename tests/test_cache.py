@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from splitwgd.answers import Reply, counted_down, read_reply
 from splitwgd.cache import FAILURE, Cache, group_of_chain
-from splitwgd.message import CD, Body, Query, Why, fit_reply, question_for, read_query
+from splitwgd.message import CD, Query, Why, fit_reply, question_for, read_query
 from splitwgd.names import Name, parse_name
 from splitwgd.zones import Group
 from tests.samples import answer, ask, question
@@ -138,16 +138,16 @@ def test_a_cache_where_all_were_asked_for_makes_room_all_the_same() -> None:
 def test_it_never_outgrows_its_bytes(puts: list[tuple[int, int]]) -> None:
     cache = Cache(1000, memory=8000)
     for number, size in puts:
-        kept(cache, numbered(number), replace(REPLY, body=Body(0, 1, 0, bytes(size))))
+        kept(cache, numbered(number), replace(REPLY, records=bytes(size)))
         assert cache.used <= 8000
-        assert len(cache) * 900 + sum(len(e.reply.body.records) for e in cache.moved(lambda name: TUNNEL, NOW)) <= 8000
+        assert len(cache) * 900 + sum(len(e.reply.records) for e in cache.moved(lambda name: TUNNEL, NOW)) <= 8000
     for number in range(10):
         cache.drop(numbered(number).key)
     assert (cache.used, len(cache)) == (0, 0)
 
 
 def test_what_is_larger_than_all_of_it_is_not_kept() -> None:
-    assert len(kept(Cache(10, memory=2000), reply=replace(REPLY, body=Body(0, 1, 0, bytes(2000))))) == 0
+    assert len(kept(Cache(10, memory=2000), reply=replace(REPLY, records=bytes(2000)))) == 0
 
 
 @pytest.mark.parametrize("size", [0, 2, 5])

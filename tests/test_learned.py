@@ -507,10 +507,10 @@ class Kernel:
     def take(self, grants: list[Grant], now: float) -> None:
         """The answers of one turn."""
         self.held = {place: (comment, end) for place, (comment, end) in self.held.items() if end > now}
-        for element in merged(element for grant in grants for element in grant.new):
+        for element in merged([element for grant in grants for element in grant.new]):
             assert (element.set, element.address) not in self.held, "what should be new is absent"
             self.held[element.set, element.address] = (element.name, now + element.seconds)
-        for element in merged(element for grant in grants for element in grant.renewed):
+        for element in merged([element for grant in grants for element in grant.renewed]):
             place = (element.set, element.address)
             assert self.held[place][1] <= now + element.seconds + 1e-6, "no life gets shorter"
             self.held[place] = (element.name, now + element.seconds)

@@ -320,7 +320,7 @@ def test_a_question_of_our_own_is_one_that_a_client_could_ask() -> None:
 def body(query: Query, zone: str = "github.com. 60 IN A 192.0.2.1", flags: int = QR | RD | RA) -> Body:
     data = answer(query, zone)
     answers, authorities = struct.unpack_from("!HH", data, 6)
-    return Body(flags, answers, authorities, data[12 + len(query.question) :])
+    return Body(flags, answers, authorities, data[12 + len(query.question) :], 0)
 
 
 def test_a_reply_bears_the_askers_id_and_echoes_its_case() -> None:
@@ -343,7 +343,7 @@ def test_a_reply_has_an_opt_only_if_the_question_had_one(edns: int | None, recor
 def test_the_opt_comes_after_the_records_and_says_what_we_can_take() -> None:
     query = read_query(question(edns=4096, do=1))
     made = body(query)
-    made = Body(made.flags, made.answers, 1, made.records + raw_record(b"\xc0\x0c", 6, rdata=b"\0\0" + bytes(20)))
+    made = Body(made.flags, made.answers, 1, made.records + raw_record(b"\xc0\x0c", 6, rdata=b"\0\0" + bytes(20)), 0)
     record = DNSRecord.parse(fit_reply(query, made, False))
     assert (len(record.rr), len(record.auth)) == (1, 1)
     (edns,) = record.ar
@@ -428,7 +428,7 @@ def test_over_tcp_nothing_is_cut() -> None:
 def test_over_tcp_a_reply_does_not_outgrow_its_length(length: int, cut: int) -> None:
     query = read_query(question(edns=None))
     text = b"x" * (length - 12 - len(query.question) - 12)
-    reply = fit_reply(query, Body(QR, 1, 0, raw_record(b"\xc0\x0c", 99, rdata=text)), stream=True)
+    reply = fit_reply(query, Body(QR, 1, 0, raw_record(b"\xc0\x0c", 99, rdata=text), 0), stream=True)
     assert DNSRecord.parse(reply).header.tc == cut
     assert len(reply) == (12 + len(query.question) if cut else length)
 

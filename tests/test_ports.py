@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -32,9 +33,13 @@ class Asker:
 
     def __init__(self) -> None:
         self.all: list[tuple[Port, bytes | OSError]] = []
+        self.stuck: list[tuple[Port, OSError]] = []
 
     def heard(self, port: Port, data: bytes | OSError) -> None:
         self.all.append((port, data))
+
+    def unsent(self, port: Port, error: OSError) -> None:
+        self.stuck.append((port, error))
 
     async def one(self) -> bytes | OSError:
         await eventually(lambda: self.all)
@@ -162,6 +167,44 @@ def test_a_port_that_somebody_has_found_is_not_used_again(wrong: int) -> None:
         ports.give_back(port, ports.loop.time())
         assert len(ports) == 1 - wrong
         assert (port.sock.fileno() < 0) is bool(wrong)
+
+    play(story)
+
+
+def test_what_is_sent_in_one_turn_leaves_together_at_its_end() -> None:
+    async def story(ports: Ports, bell: Bell) -> None:
+        bell.sock.setblocking(False)
+        taken = [ports.take(bell.berth, Asker()) for _ in range(3)]
+        for number, port in enumerate(taken):
+            ports.send(port, b"%d" % number)
+        with pytest.raises(BlockingIOError):
+            bell.sock.recv(10)
+        await asyncio.sleep(0)
+        came = [bell.sock.recvfrom(10) for _ in taken]
+        assert came == [(b"%d" % number, port.sock.getsockname()) for number, port in enumerate(taken)]
+        ports.send(taken[0], b"next")
+        await asyncio.sleep(0)
+        assert bell.sock.recv(10) == b"next"
+
+    play(story)
+
+
+def test_what_cannot_leave_is_told_to_whom_it_concerns_and_the_rest_leaves() -> None:
+    async def story(ports: Ports, bell: Bell) -> None:
+        asker, dropped = Asker(), Asker()
+        first, gone, last = (
+            ports.take(bell.berth, asker),
+            ports.take(bell.berth, dropped),
+            ports.take(bell.berth, asker),
+        )
+        ports.send(first, bytes(70_000))  # longer than any datagram
+        ports.send(gone, bytes(70_000))
+        ports.send(last, b"fine")
+        ports.throw_away(gone)
+        await asyncio.sleep(0)
+        assert [(port, error.errno) for port, error in asker.stuck] == [(first, errno.EMSGSIZE)]
+        assert dropped.stuck == []
+        assert bell.sock.recv(10) == b"fine"
 
     play(story)
 

@@ -46,7 +46,7 @@ def texts(reply: Reply) -> list[str]:
 
 def given_of(query: Query, reply: Reply) -> DNSRecord:
     """What a client gets, as dnslib reads it. It must be in order for the strictest of readers, and for our own."""
-    data = fit_reply(query, reply.body, stream=True)
+    data = fit_reply(query, reply, stream=True)
     read(data)
     again = read_reply(data, query)
     assert (again.addresses, again.chain, again.targets) == (reply.addresses, reply.chain, reply.targets)
@@ -110,7 +110,7 @@ def test_names_in_records_are_whole_when_what_they_pointed_to_has_left(
     data = bytes(range(before)) + to_stray * names + bytes(range(after))
     reply = read_reply(raw_reply(QUERY, RAW_STRAY, raw_record(HERE, rtype, 60, data)), QUERY)
     left = trimmed(reply, QUERY, everything, MANY)
-    (record,) = read(fit_reply(QUERY, left.body, stream=True)).answers
+    (record,) = read(fit_reply(QUERY, left, stream=True)).answers
     assert (record.owner, record.rtype, record.ttl) == (QUERY.name, rtype, 60)
     assert record.rdata == bytes(range(before)) + b"\1x\5stray\0" * names + bytes(range(after))
 
@@ -141,7 +141,7 @@ def test_a_dname_and_what_it_makes_are_whole() -> None:
     data = raw_reply(QUERY, stray, dname.replace(b"\xc0\x2b", bytes((0xC0, 12 + len(QUERY.question)))), synthesised)
     data = data[:7] + bytes((4,)) + data[8:] + beyond
     left = trimmed(read_reply(data, QUERY), QUERY, everything, MANY)
-    message = read(fit_reply(QUERY, left.body, stream=True))
+    message = read(fit_reply(QUERY, left, stream=True))
     assert [(record.rtype, record.owner) for record in message.answers] == [
         (DNAME, b"\7example\3com\0"),
         (CNAME, QUERY.name),
@@ -202,7 +202,7 @@ def test_among_the_authorities_stay_proofs_and_nothing_else() -> None:
     records = [raw_record(b"\3com\0", rtype, 60, data) for rtype, data in (*leave, *stay)]
     reply = read_reply(raw_reply(QUERY, *records, counts=(0, len(records), 0)), QUERY)
     assert reply.stray
-    message = read(fit_reply(QUERY, trimmed(reply, QUERY, everything, MANY).body, stream=True))
+    message = read(fit_reply(QUERY, trimmed(reply, QUERY, everything, MANY), stream=True))
     assert [(record.rtype, record.rdata) for record in message.authorities] == stay
     assert message.answers == ()
 
@@ -212,7 +212,7 @@ def test_signatures_and_proofs_stay_beside_the_answers_wherever_they_are(rtype: 
     """A wildcard's proof is not at the name that it proves (RFC 4035 §3.1.3.3), nor a DNAME at what it renames."""
     proof = raw_record(b"\3com\0", rtype, 60, b"\1a\0")
     reply = read_reply(raw_reply(QUERY, raw_record(HERE, A), proof, RAW_STRAY), QUERY)
-    message = read(fit_reply(QUERY, trimmed(reply, QUERY, everything, MANY).body, stream=True))
+    message = read(fit_reply(QUERY, trimmed(reply, QUERY, everything, MANY), stream=True))
     assert [(record.owner, record.rtype) for record in message.answers] == [(QUERY.name, A), (b"\3com\0", rtype)]
     assert message.answers[1].rdata == b"\1a\0"
 
@@ -222,22 +222,22 @@ def test_what_nobody_could_make_sense_of_leaves_and_nothing_takes_its_place() ->
     records = [broken, raw_record(HERE, A, 60, b"\1\1\1\1"), broken, raw_record(HERE, A, 60, b"\2\2\2\2"), broken]
     reply = read_reply(raw_reply(QUERY, *records, RAW_STRAY), QUERY)
     left = trimmed(reply, QUERY, everything, MANY)
-    message = read(fit_reply(QUERY, left.body, stream=True))
+    message = read(fit_reply(QUERY, left, stream=True))
     assert [record.rdata for record in message.answers] == [b"\1\1\1\1", b"\2\2\2\2"]
 
 
 def test_the_questions_name_is_not_written_out_again_and_again() -> None:
     reply = read_reply(raw_reply(QUERY, raw_record(HERE, A), RAW_STRAY, raw_record(QUERY.name, A)), QUERY)
-    assert trimmed(reply, QUERY, everything, MANY).body.records == raw_record(HERE, A) * 2
+    assert trimmed(reply, QUERY, everything, MANY).records == raw_record(HERE, A) * 2
 
 
 @pytest.mark.parametrize("rcode", [0, 3])
 def test_rcode_flags_and_signs_of_the_reply_stay(rcode: int) -> None:
     left, _, _ = trim(STRAY, SOA_TEXT, rcode=rcode)
-    assert (left.rcode, left.body.flags & 0xF) == (rcode, rcode)
+    assert (left.rcode, left.flags & 0xF) == (rcode, rcode)
     query = ask("www.example.com")
     whole = read_reply(answer(query, STRAY, SOA_TEXT, rcode), query)
-    assert left.body.flags == whole.body.flags
+    assert left.flags == whole.flags
 
 
 def test_an_extended_rcode_stays() -> None:
@@ -263,7 +263,7 @@ def test_what_is_left_is_kept_no_longer_than_the_whole(zone: list[str], ttl: int
 def test_the_ttls_of_what_is_left_can_be_counted_down() -> None:
     zone = ["www.example.com. 60 IN CNAME b.example.", STRAY, "b.example. 50 IN A 192.0.2.2"]
     left, _, _ = trim(lines(*zone))
-    found = [struct.unpack_from("!I", left.body.records, place)[0] for place in left.ttl_places]
+    found = [struct.unpack_from("!I", left.records, place)[0] for place in left.ttl_places]
     assert found == [60, 50]
 
 
@@ -311,7 +311,7 @@ def test_what_is_no_hint_stays_byte_for_byte_and_in_its_order(rtype: int) -> Non
     query = ask("www.example.com", "HTTPS")
     reply = read_reply(raw_reply(query, raw_record(HERE, rtype, 60, data)), query)
     left = trimmed(reply, query, but("192.0.2.2"), MANY)
-    (record,) = read(fit_reply(query, left.body, stream=True)).answers
+    (record,) = read(fit_reply(query, left, stream=True)).answers
     short = struct.pack("!HH", 4, 4) + packed("192.0.2.1")
     assert record.rdata == b"\0\1" + b"\1b\0" + b"\0\1\0\3\2h2" + short + ech + unknown
 
@@ -322,7 +322,7 @@ def test_a_target_that_was_compressed_is_whole_though_nobody_may_do_so() -> None
     reply = read_reply(raw_reply(query, RAW_STRAY, raw_record(HERE, HTTPS, 60, data)), query)
     left = trimmed(reply, query, everything, MANY)
     assert left.targets == (parse_name("stray"),)
-    assert read(fit_reply(query, left.body, stream=True)).answers[0].rdata == b"\0\1\5stray\0"
+    assert read(fit_reply(query, left, stream=True)).answers[0].rdata == b"\0\1\5stray\0"
 
 
 # -- whatever comes
@@ -361,7 +361,7 @@ def test_whatever_was_said_in_order_is_said_in_order_of_what_stays(
     assert not left.stray
     assert left.addresses == tuple(address for address in whole.addresses if admits(address))[:most]
     assert left.chain == whole.chain and left.ttl <= whole.ttl
-    before, after = DNSRecord.parse(fit_reply(query, whole.body, stream=True)), given_of(query, left)
+    before, after = DNSRecord.parse(fit_reply(query, whole, stream=True)), given_of(query, left)
     said = [_text(record) for record in before.rr if _wire(record.rname) in whole.chain]
     assert _without_addresses(map(_text, after.rr)) == _without_addresses(said)
     assert [_text(record) for record in after.auth] == [_text(r) for r in before.auth if r.rtype == SOA]
@@ -444,4 +444,4 @@ def test_what_is_left_is_no_longer_than_a_message_can_be() -> None:
     many = raw_record(struct.pack("!H", 0xC000 | place), RRSIG, 60, b"") * 5200
     count = 5202
     reply = read_reply(raw_reply(QUERY, RAW_STRAY, alias, many, counts=(count, 0, 0)), QUERY)
-    assert len(trimmed(reply, QUERY, everything, MANY).body.records) <= 0xFFFF
+    assert len(trimmed(reply, QUERY, everything, MANY).records) <= 0xFFFF

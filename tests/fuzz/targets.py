@@ -86,7 +86,7 @@ def feed_reply(data: bytes) -> Outcome:
     CookieJar(b"8 octets").accepts(reply.options)
     _check_trimmed(reply, asked)
     for client, stream in questions_for(rtype):
-        given = fit_reply(client, reply.body, stream)
+        given = fit_reply(client, reply, stream)
         message = read(given)
         assert message.id == client.id and message.flags & QR
         assert given[12 : 12 + len(client.question)] == client.question
@@ -108,7 +108,7 @@ def _check_trimmed(reply: Reply, asked: Query) -> None:
     except MessageError:
         return
     assert len(left.addresses) <= most and left.ttl <= reply.ttl
-    read(fit_reply(asked, left.body, True))
+    read(fit_reply(asked, left, True))
 
 
 # Questions that `read_query` does not let pass are never asked.
