@@ -91,6 +91,8 @@ enclosed() {
         say "do: there is no /dev/net/tun, which WireGuard in userspace needs: modprobe tun"
         exit 1
     }
+    # The lab's clients hold 1,000 sockets at once, and a shell may have 1,024 files.
+    ulimit -S -n "$(ulimit -H -n)"
     # What systemd told the caller is not meant for the lab's daemons: unbound ends where it cannot notify.
     unshare --net --mount --pid --fork --kill-child --mount-proc \
         env -u NOTIFY_SOCKET -u WATCHDOG_USEC -u WATCHDOG_PID -u JOURNAL_STREAM -u RUNTIME_DIRECTORY \

@@ -70,6 +70,7 @@ FLOORS = (
             "watcher",
             "notify",
             "journal",
+            "garbage",
             "store",
             "control",
         },
