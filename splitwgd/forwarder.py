@@ -89,7 +89,9 @@ class Forwarder:
         if pending is not None:
             self._join(pending, query, client)
             return
-        group = self._group_of(query)
+        group = self.vetting.find(query.name)
+        if group.local and goes_out(query):
+            group = self.zones.default
         if (
             group.local
             or query.qtype in group.unasked

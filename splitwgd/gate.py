@@ -72,8 +72,9 @@ class Gate:
         renewed = merged([element for grant in grants for element in grant.renewed])
         if not self._make_room(new, now):
             return False
+        held_by = self.ledger.held_by
         for grant in grants:
-            if not self._is_within_bounds(grant, now):
+            if held_by(grant.name) + len(grant.new) > OF_A_NAME and not self._is_within_bounds(grant, now):
                 return False
         try:
             self.elements.write(new, renewed)

@@ -103,9 +103,6 @@ class Ledger:
         if grant.new:
             self._none_before.clear()
         for element in grant.new:
-            known = self._holdings.get(element[:2])
-            if known is not None and known.until <= now:  # it had gone, and its names with it
-                self._forget(element[:2])
             self._live(element, now)
         for element in grant.renewed:
             self._live(element, now)
@@ -140,6 +137,9 @@ class Ledger:
     def _live(self, element: Element, now: float) -> Holding:
         place, until = element[:2], now + element.seconds
         holding = self._holdings.get(place)
+        if holding is not None and holding.until <= now:  # it had gone, and its names with it
+            self._forget(place)
+            holding = None
         if holding is None:
             holding = self._holdings[place] = Holding(until, element.name, 0.0, {})
             self._sizes[element.set] += 1

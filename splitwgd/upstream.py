@@ -60,7 +60,7 @@ class Upstreams:
         desk = self._desks.get(group)
         if desk is None:
             desk = self._desks[group] = Desk(group)
-        if self.under_way() >= self.limit:
+        if len(self.first) + len(self.later) >= self.limit:
             error = UpstreamError(f"{group.name}: {self.limit} questions are under way already")
             self.loop.call_soon(done, error)
             return

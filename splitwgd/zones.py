@@ -63,8 +63,8 @@ class Zones:
         # What `find` needs, within reach: the names that no list has, and the first table of lists, which as a rule
         # is the only one.
         self._near = frozenset(self._others).union(*(listing.near for listing in self._tunnels))
-        first, *self._more = (listing.far for listing in self._tunnels)
-        self._buckets, self._mask = first.buckets, first.mask
+        first, *more = (listing.far for listing in self._tunnels)
+        self._buckets, self._mask, self._more = first.buckets, first.mask, bool(more)
         self._below: dict[Name, Group] = {}  # what is below a name and says nothing else itself
 
     def groups(self) -> list[Group]:
@@ -83,21 +83,15 @@ class Zones:
                 self._below.clear()
             group = self._below[parent] = self._find_below(parent)
         key = MARK + name.decode("latin-1")
-        return (self._says_anything(key) and self._decide(key, True)) or group
+        if key in self._near or key in self._buckets[hash(key) & self._mask] or self._more:
+            return self._decide(key, True) or group
+        return group
 
     def _find_below(self, parent: Name) -> Group:
         for tail in tails(parent) if parent else ():
-            key = key_of(tail)
-            if self._says_anything(key) and (group := self._decide(key, False)) is not None:
+            if (group := self._decide(key_of(tail), False)) is not None:
                 return group
         return self.default
-
-    def _says_anything(self, key: str) -> bool:
-        return (
-            key in self._near
-            or key in self._buckets[hash(key) & self._mask]
-            or (bool(self._more) and any(table.number(key) for table in self._more))
-        )
 
     def _decide(self, key: str, itself: bool) -> Group | None:
         """What is said of a name by the entries of this one, which is that name or above it."""
