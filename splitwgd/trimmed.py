@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from splitwgd.answers import Reply, read_reply
+from splitwgd.answers import RECORDS_LIMIT, Reply, read_reply
 from splitwgd.errors import MessageError
 from splitwgd.message import (
     AAAA,
@@ -52,7 +52,7 @@ def trimmed(reply: Reply, query: Query, admits: Callable[[Address], bool], most:
     position = start
     may_stay = _Counting(admits, most)
     names: dict[int, bytes] = {}
-    for place in range(reply.answers + reply.authorities):
+    for place in range(min(reply.answers + reply.authorities, RECORDS_LIMIT)):
         begin, fixed = position, skip_name(data, position)
         _, _, _, length = RECORD.unpack_from(data, fixed)
         position = fixed + RECORD.size + length

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from splitwgd.answers import (
     NEGATIVE_LIMIT,
+    RECORDS_LIMIT,
     TTL_LIMIT,
     Reply,
     _Reader,
@@ -723,3 +724,34 @@ def test_chained_pointers_cost_no_more_than_names_of_255_bytes(size: int) -> Non
     except MessageError:
         pass
     assert counted.looks > 100
+
+
+# -- more than there is time for
+
+
+def many(count: int, rtype: int, rdata: bytes, owner: bytes = b"\xc0\x0c") -> bytes:
+    """The records alone."""
+    return raw_record(owner, rtype, rdata=rdata) * count
+
+
+@pytest.mark.parametrize("count", [RECORDS_LIMIT, RECORDS_LIMIT + 1, 5000])
+def test_of_too_many_addresses_the_first_are_kept(count: int) -> None:
+    """Behind an alias: those of the very name are read in another, quicker way, and all of them."""
+    alias = raw_record(b"\xc0\x0c", CNAME, rdata=b"\1w\0")
+    reply = raw(alias + many(count - 1, A, b"\1\2\3\4", b"\1w\0"), counts=(count, 0, 0))
+    assert (reply.answers, len(reply.addresses)) == (min(count, RECORDS_LIMIT), min(count, RECORDS_LIMIT) - 1)
+    given_to_client(reply)
+
+
+def test_of_the_very_names_addresses_there_may_be_any_number() -> None:
+    assert len(raw(many(4000, A, b"\1\2\3\4"), counts=(4000, 0, 0)).addresses) == 4000
+
+
+@pytest.mark.parametrize(("answers", "authorities"), [(RECORDS_LIMIT + 1, 0), (1, RECORDS_LIMIT), (0, 5000)])
+def test_too_many_records_of_another_kind_are_no_reply(answers: int, authorities: int) -> None:
+    text = ask("www.example.com", "TXT")
+    whole = raw_reply(text, many(answers + authorities, 16, b"\1x"), counts=(answers, authorities, 0))
+    with pytest.raises(MessageError, match="more records"):
+        read_reply(whole, text)
+    as_many_as_may = raw_reply(text, many(RECORDS_LIMIT, 16, b"\1x"), counts=(RECORDS_LIMIT, 0, 0))
+    assert read_reply(as_many_as_may, text).answers == RECORDS_LIMIT
