@@ -115,9 +115,9 @@ class Bulk:
         self._out = _Buffers(_REPLY)
         self._replies = self._out.headers(name_length)
 
-    def exchange(self, ready: Callable[[bytes], bytes | None], take: Callable[[bytes, Asker], None]) -> int:
+    def exchange(self, ready: Callable[[bytes], bytes | None], take: Callable[[bytes, Asker], None]) -> tuple[int, int]:
         """Reads what waits, sends the replies that are ready by the bytes after the id, and has the others taken
-        with who asked. Returns how many were ready. Raises OSError."""
+        with who asked. Returns how many were read, and how many ready. Raises OSError."""
         count = _libc.recvmmsg(self._sock.fileno(), self._asked.messages, COUNT, socket.MSG_DONTWAIT, None)
         if count < 0:
             number = ctypes.get_errno()
@@ -137,7 +137,7 @@ class Bulk:
                 given += 1
             start += QUESTION
         self._send(self._answered, first, count)
-        return given
+        return count, given
 
     def flush(self) -> None:
         """Sends what is held."""

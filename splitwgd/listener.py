@@ -21,6 +21,8 @@ from splitwgd.objects import Ip
 
 log = logging.getLogger("splitwgd.dns")
 DNS_PORT = 53
+_MANY = 8  # questions at once: then there are more by now, and a turn of the loop for them would cost as much as two
+_ROUNDS = 4  # in one turn, so that answers get theirs
 
 
 class Client(Protocol):
@@ -97,10 +99,14 @@ class Listener:
 
     def _drain(self, bulk: Bulk) -> None:
         assert self.take is not None
-        try:
-            self.given += bulk.exchange(self.ready.get, self.take)
-        except OSError:
-            return  # nothing is there, or an ICMP error about an earlier reply
+        for _ in range(_ROUNDS):
+            try:
+                count, given = bulk.exchange(self.ready.get, self.take)
+            except OSError:
+                return  # nothing is there, or an ICMP error about an earlier reply
+            self.given += given
+            if count < _MANY:
+                return
 
     def _close(self, door: _Door) -> None:
         if door.server is not None:

@@ -84,10 +84,10 @@ def _to_tunnel(tunnel: Tunnel, bits: _Bits) -> Iterable[FilterRule]:
 
 
 def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: frozenset[str]) -> tuple[FilterRule, ...]:
-    rules = [_rule(f"{bits.has(bits.direct)} return", "ours, direct: default questions, WireGuard's own packets")]
+    rules = [_TO_ITSELF]
+    rules.append(_rule(f"{bits.has(bits.direct)} return", "ours, direct: default questions, WireGuard's own packets"))
     rules += [_rule(f"meta mark {mark:#x} return", "outer packets of an adopted link") for mark in foreign_marks]
     rules += [_rule(f"{bits.has(t.mark)} return", "ours, tunneled questions") for t in config.tunnels]
-    rules.append(_rule('oifname "lo" return', "to this machine itself"))
     for tunnel in config.tunnels:
         known = bits.has(tunnel.mark, "ct")
         if tunnel.link in down:
@@ -121,17 +121,16 @@ def _refused(match: str, why: str) -> Iterable[FilterRule]:
 
 
 def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
-    rules: list[FilterRule] = []
+    rules = [_rule('iifname "lo" return', "from this machine to itself")]
     for tunnel in config.tunnels:
         for family, protocol in _FAMILY.items():
             own = braces(a.ip for a in tunnel.wireguard.addresses if a.version == family)
             if own:
-                match = f'iifname != {{ "{tunnel.link}", "lo" }} {protocol} daddr {own} fib saddr type != local'
+                match = f'iifname != "{tunnel.link}" {protocol} daddr {own} fib saddr type != local'
                 rules.append(_rule(f"{match} counter drop", "not the LAN's to ask for (CVE-2019-14899)"))
         newcomer = f'iifname "{tunnel.link}" ct state new {bits.put(tunnel.mark, "ct")}'
         rules.append(_rule(newcomer, "who comes in by the tunnel is answered by the tunnel"))
         rules.append(_rule(f'iifname "{tunnel.link}" return', "from the tunnel"))
-    rules.append(_rule('iifname "lo" return', "from this machine to itself"))
     rules.append(_rule("fib daddr type local return", "to this machine itself"))
     rules += [
         _rule(f"{bits.has(t.mark, 'ct')} {bits.put(t.mark)} return", "a tunneled flow stays in the tunnel")
@@ -160,7 +159,7 @@ def _output_nat(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
 
 
 def _refuse(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
-    rules: list[FilterRule] = []
+    rules = [_TO_ITSELF]
     if config.redirect:
         # What output_nat did not lead here: NAT is for a flow's first packet, so flows from before the redirect
         # and packets that conntrack calls invalid pass it by; and link-local servers, see there.
@@ -181,9 +180,9 @@ def _refuse(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
 
 
 def _last_door(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
-    rules = []
+    rules = [_TO_ITSELF]
     for tunnel in config.tunnels:
-        match = f'{bits.has(tunnel.mark)} oifname != {{ "{tunnel.link}", "lo" }}'
+        match = f'{bits.has(tunnel.mark)} oifname != "{tunnel.link}"'
         rules.append(_rule(f"{match} counter drop", "nothing tunneled leaves by another link"))
         syn = f'oifname "{tunnel.link}" tcp flags & (syn | rst) == syn'
         rules.append(_rule(f"{syn} tcp option maxseg size set rt mtu", "the MSS was chosen for the uplink"))
@@ -198,7 +197,10 @@ def _postrouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
 
 
 def _not_bypassed(config: Config) -> Iterable[str]:
-    """One match a family: all but the servers of dns.bypass."""
+    """All but the servers of dns.bypass: one match a family, or none for both."""
+    if not config.bypass:
+        yield ""
+        return
     for family, protocol in _FAMILY.items():
         servers = braces(server for server in config.bypass if server.version == family)
         yield f"{protocol} daddr != {servers} " if servers else f"meta nfproto ipv{family} "
@@ -220,3 +222,6 @@ def braces(members: Iterable[Ip | Network | Interface | int]) -> str:
 
 def _rule(text: str, why: str) -> FilterRule:
     return FilterRule(text, f"{why} [{hashlib.sha256(text.encode()).hexdigest()[:8]}]")
+
+
+_TO_ITSELF = _rule('oifname "lo" return', "to this machine itself")  # first, since it is most of a resolver's packets

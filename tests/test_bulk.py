@@ -58,7 +58,7 @@ def test_each_gets_its_own_reply_and_the_others_are_taken_with_their_addresses(
     two.send(b"\0\4other")
     taken: Taken = []
     ready = {b"known": b"<answer>", b"other": b"<longer answer>"}
-    assert make_bulk(server).exchange(ready.get, lambda *what: taken.append(what)) == 3
+    assert make_bulk(server).exchange(ready.get, lambda *what: taken.append(what)) == (4, 3)
     ((data, asker),) = taken
     assert data == b"\0\2new"
     assert asker.address[2:4] == two.getsockname()[1].to_bytes(2, "big")
@@ -74,7 +74,7 @@ def test_a_long_row_is_read_in_portions_and_again_and_again(pair: tuple[socket.s
     bulk, taken = make_bulk(server), Taken()
     for number in range(COUNT + 10):
         (one if number % 2 else two).send(b"%04d" % number + b"x" * number)
-    assert bulk.exchange(NOTHING.get, lambda *what: taken.append(what)) == 0
+    assert bulk.exchange(NOTHING.get, lambda *what: taken.append(what)) == (COUNT, 0)
     assert len(taken) == COUNT
     bulk.exchange(NOTHING.get, lambda *what: taken.append(what))
     assert [data for data, _ in taken] == [b"%04d" % number + b"x" * number for number in range(COUNT + 10)]
@@ -109,7 +109,7 @@ def test_ready_ones_around_one_that_is_not_are_sent_too(pair: tuple[socket.socke
     taken: Taken = []
     for number in range(COUNT):
         (one, two, three)[number % 3].send(b"%02d" % number + (b"new" if number % 7 == 3 else b"q"))
-    given = make_bulk(server).exchange({b"q": b"a"}.get, lambda *what: taken.append(what))
+    _, given = make_bulk(server).exchange({b"q": b"a"}.get, lambda *what: taken.append(what))
     new = [number for number in range(COUNT) if number % 7 == 3]
     assert (given, [int(data[:2]) for data, _ in taken]) == (COUNT - len(new), new)
     for place, client in enumerate((one, two, three)):
@@ -139,7 +139,7 @@ def test_a_client_that_has_left_does_not_keep_the_others_from_theirs(
     for client in (one, two, three):
         client.send(b"\0\1q")
     one.close()
-    assert make_bulk(server).exchange({b"q": b"a"}.get, print) == 3
+    assert make_bulk(server).exchange({b"q": b"a"}.get, print) == (3, 3)
     assert two.recv(10) == three.recv(10) == b"\0\1a"
 
 
@@ -166,7 +166,7 @@ def test_one_that_cannot_be_sent_does_not_keep_the_next_from_its_client(
             return int(send(descriptor, messages, count, flags))
 
     monkeypatch.setattr(splitwgd.bulk, "_libc", Libc)
-    assert bulk.exchange({b"q": b"a"}.get, print) == 3
+    assert bulk.exchange({b"q": b"a"}.get, print) == (3, 3)
     assert one.recv(10) == three.recv(10) == b"\0\1a"
     with pytest.raises(BlockingIOError):
         two.recv(10)

@@ -19,13 +19,12 @@ PORT_53 = "meta l4proto { tcp, udp } th dport 53"
 
 def test_the_articles_domains_are_led_into_the_tunnel_by_these_rules() -> None:
     assert rules_of(ARTICLE, "output") == [
+        'oifname "lo" return',
         "meta mark & 0xff == 0xfe return",
         "meta mark & 0xff == 0x1 return",
-        'oifname "lo" return',
         "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
         "ct direction reply return",
-        f"meta nfproto ipv4 {PORT_53} return",
-        f"meta nfproto ipv6 {PORT_53} return",
+        f"{PORT_53} return",
         # The article's tunnel has no v6 address: who was told of one hears at once that it leads nowhere.
         "ip6 daddr @wg_domains6 meta l4proto tcp counter reject with tcp reset",
         "ip6 daddr @wg_domains6 counter reject with icmpx admin-prohibited",
@@ -43,17 +42,16 @@ def test_every_question_is_the_forwarders() -> None:
         "meta mark & 0xff { 0xfe, 0x1 } return",
         "fib daddr type local return",
         "ip6 daddr fe80::/10 return",
-        f"meta nfproto ipv4 {PORT_53} counter redirect to :53",
-        f"meta nfproto ipv6 {PORT_53} counter redirect to :53",
+        f"{PORT_53} counter redirect to :53",
     ]
 
 
 def test_what_is_forwarded_goes_the_same_way() -> None:
     assert rules_of(ARTICLE, "prerouting") == [
-        'iifname != { "wg0", "lo" } ip daddr { 10.1.0.2 } fib saddr type != local counter drop',
+        'iifname "lo" return',
+        'iifname != "wg0" ip daddr { 10.1.0.2 } fib saddr type != local counter drop',
         'iifname "wg0" ct state new ct mark set ct mark & 0xffffff00 | 0x1',
         'iifname "wg0" return',
-        'iifname "lo" return',
         "fib daddr type local return",
         "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
         "ct direction reply return",
@@ -82,7 +80,10 @@ def test_the_mss_is_the_tunnels() -> None:
 
 
 def test_the_last_door_stands_open_to_the_tunnel_and_lo_alone() -> None:
-    assert rules_of(ARTICLE, "last_door")[0] == 'meta mark & 0xff == 0x1 oifname != { "wg0", "lo" } counter drop'
+    assert rules_of(ARTICLE, "last_door")[:2] == [
+        'oifname "lo" return',
+        'meta mark & 0xff == 0x1 oifname != "wg0" counter drop',
+    ]
 
 
 def test_without_the_redirect_port_53_is_like_any_other() -> None:
@@ -121,12 +122,12 @@ def test_what_has_no_v6_route_of_its_own_does_not_slip_into_the_tunnel() -> None
         f"{match} meta l4proto tcp counter reject with tcp reset",
         f"{match} counter reject with icmpx admin-prohibited",
     ]
-    assert "oifname" not in " ".join(rules_of(ARTICLE, "refuse"))
+    assert "wg0" not in " ".join(rules_of(ARTICLE, "refuse"))
 
 
 def test_the_tunnels_own_address_is_not_for_the_lan_to_ask() -> None:
     drops = [rule for rule in rules_of(make_table(config_with({})), "prerouting") if "drop" in rule]
-    ours = 'iifname != { "wg0", "lo" }'
+    ours = 'iifname != "wg0"'
     assert drops == [
         f"{ours} ip daddr {{ 10.1.0.2 }} fib saddr type != local counter drop",
         f"{ours} ip6 daddr {{ fd00:1::2 }} fib saddr type != local counter drop",
@@ -134,7 +135,7 @@ def test_the_tunnels_own_address_is_not_for_the_lan_to_ask() -> None:
 
 
 def test_outer_packets_of_an_adopted_link_pass() -> None:
-    assert rules_of(make_table(config_with({}), [0xCA6C]), "output")[1] == "meta mark 0xca6c return"
+    assert rules_of(make_table(config_with({}), [0xCA6C]), "output")[2] == "meta mark 0xca6c return"
 
 
 def test_sets_of_names_are_hashes_and_networks_are_merged_intervals() -> None:
