@@ -14,7 +14,9 @@ from collections.abc import Callable
 EVERY = 1.0  # seconds between looks
 BUSY = 300  # questions; what they leave takes 2 ms to look through
 WHOLE = 3600.0  # seconds between looks at everything, which take 0.1 s with 65,000 addresses
-MANY = 200_000  # objects more than before that nobody has looked at: each closed stream is a circle of asyncio's
+# Objects more than before (or more than there were then), that nobody has looked at: each closed stream is a circle of
+# asyncio's.
+MANY = 200_000
 
 
 class Garbage:
@@ -24,7 +26,7 @@ class Garbage:
         self.loop = loop
         self.asked = asked
         self._asked = 0
-        self._unseen = 0
+        self._unseen, self._many = 0, MANY
         self._whole = loop.time() + WHOLE
         self._timer: asyncio.TimerHandle | None = None
 
@@ -40,13 +42,16 @@ class Garbage:
         asked, self._asked = total - self._asked, total
         if asked > BUSY:
             self._unseen += gc.get_count()[0]
-        if self._unseen > MANY or (asked <= BUSY and self.loop.time() >= self._whole):
+        if self._unseen > self._many or (asked <= BUSY and self.loop.time() >= self._whole):
             gc.unfreeze()
             gc.collect()
-            self._unseen, self._whole = 0, self.loop.time() + WHOLE
-        elif asked <= BUSY:
-            gc.collect(0)
-        gc.freeze()
+            gc.freeze()
+            self._unseen, self._many = 0, max(MANY, gc.get_freeze_count())
+            self._whole = self.loop.time() + WHOLE
+        else:
+            if asked <= BUSY:
+                gc.collect(0)
+            gc.freeze()
         self._timer = self.loop.call_later(EVERY, self.look)
 
     def close(self) -> None:
