@@ -21,6 +21,12 @@ say() { printf '%s\n' "$*" >&2; }
 NEEDS="nft:nftables ip:iproute2 wg:wireguard-tools wireguard-go:wireguard-go dig:bind9-dnsutils
        curl:curl conntrack:conntrack unshare:util-linux pkill:procps"
 
+# The distribution's Python where it will do: it is what the package runs on, and made for speed (PGO, LTO).
+python=python3
+if /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    python=/usr/bin/python3
+fi
+
 # install_system [COMMAND:PACKAGE...]: these, and what every command needs
 install_system() {
     missing=""
@@ -28,7 +34,7 @@ install_system() {
         command -v "${need%%:*}" >/dev/null 2>&1 || missing="$missing ${need#*:}"
     done
     # ensurepip is what Debian keeps back in python3-venv.
-    python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+    $python -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
     [ -n "$missing" ] || return 0
     if ! command -v apt-get >/dev/null; then
         say "do: please install, by your distribution's names for them:$missing"
@@ -45,19 +51,23 @@ install_system() {
 }
 
 install_python() {
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-        say "do: Python 3.11 or later is needed, and this is $(python3 --version)"
+    $python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        say "do: Python 3.11 or later is needed, and this is $($python --version)"
         exit 1
     }
-    wanted="$(python3 --version) $(cksum <pyproject.toml)"
+    wanted="$python $($python --version) $(cksum <pyproject.toml)"
     [ "$(cat .venv/made-of 2>/dev/null)" = "$wanted" ] && return 0
     say "do: installing splitwg and its libraries into .venv"
     rm -rf .venv
-    python3 -m venv .venv
+    $python -m venv .venv
     .venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
     printf '%s' "$wanted" >.venv/made-of
-    # Made by sudo, but the owner of the checkout goes on using it.
-    [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" .venv ./*.egg-info
+    give_back .venv ./*.egg-info
+}
+
+# give_back FILE...: made by sudo, but the owner of the checkout goes on using them
+give_back() {
+    [ -z "${SUDO_UID:-}" ] || chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$@"
 }
 
 # A DNS server of Debian's without its service, which would start and take port 53 of this machine.
@@ -75,6 +85,7 @@ unpack_server() {
         mkdir -p ".venv/$1"
         (cd ".venv/$1" && apt-get download -qq -o APT::Sandbox::User=root "$1" && dpkg-deb -x "$1"_*.deb .)
         ln -sf "../$1/usr/sbin/$1" ".venv/bin/$1"
+        give_back ".venv/$1"
     }
 }
 
