@@ -103,6 +103,7 @@ enclosed() {
         exit 1
     }
     # The lab's clients hold 1,000 sockets at once, and a shell may have 1,024 files.
+    # shellcheck disable=SC3045  # dash has -S and -H
     ulimit -S -n "$(ulimit -H -n)"
     # What systemd told the caller is not meant for the lab's daemons: unbound ends where it cannot notify.
     unshare --net --mount --pid --fork --kill-child --mount-proc \

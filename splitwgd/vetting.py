@@ -6,7 +6,7 @@ for as long as somebody may remember the record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -73,7 +73,7 @@ class Vetting:
                 return lead.origin
         return reply.chain[0]
 
-    def places(self, group: Group, addresses: Iterable[Address]) -> list[Place]:
+    def places(self, group: Group, addresses: Collection[Address]) -> list[Place]:
         """Where the addresses that `vet` let pass belong, each once; those that are tunneled by themselves are
         left alone."""
         if group.tunnel is None:
@@ -83,7 +83,9 @@ class Vetting:
         sets = self._sets.get(group.tunnel)
         if sets is None:
             sets = self._sets[group.tunnel] = {4: domain_set(group.tunnel, 4), 16: domain_set(group.tunnel, 6)}
-        return [(sets[len(address)], address) for address in dict.fromkeys(addresses)]
+        if len(addresses) > 1:
+            addresses = dict.fromkeys(addresses)
+        return [(sets[len(address)], address) for address in addresses]
 
     def may_hold(self, name: Name, set_: str) -> bool:
         """Whether the addresses of this name belong into this set."""
