@@ -69,6 +69,7 @@ class Daemon:
         self.garbage = Garbage(loop, lambda: self.forwarder.counts.asked)
         self.surroundings = Surroundings()
         self.endpoints = Endpoints(self.forwarder, self.reconciler)
+        self.endpoints.moved = self._network_changed  # its address is now one that nobody else's site has
         self.reconciler.heard = self._network_changed
         self.control = Control(self._command)
         self.watcher = Watcher(loop, lambda: self._begin_reload(forced=False))

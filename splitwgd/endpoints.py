@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from ipaddress import ip_address
 
 from splitwgd.answers import Reply
@@ -32,6 +33,7 @@ class Endpoints:
     def __init__(self, forwarder: Forwarder, reconciler: Reconciler) -> None:
         self.forwarder = forwarder
         self.reconciler = reconciler
+        self.moved: Callable[[], None] = lambda: None  # called when a peer is somewhere else from now on
         self._changed = asyncio.Event()
         self._complaints: dict[Peering, str] = {}  # what was told last; a retry is no news
 
@@ -93,6 +95,7 @@ class Endpoints:
         if self.reconciler.endpoints.get(peering) != target:
             log.info("the endpoint %s is at %s", endpoint.host, target)
             await self.reconciler.aim(peering, target)
+            self.moved()
         return True
 
     async def _ask(self, host: str, qtype: int) -> tuple[Ip, ...] | UpstreamError:
