@@ -34,6 +34,7 @@ WRONG_LIMIT = 8
 _NO_WAY = frozenset({errno.ENODEV, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EINVAL})
 
 _ANSWERS = frozenset({NOERROR, NXDOMAIN})
+_KNOW_NO_EDNS = frozenset(bytes((flags | rcode,)) for flags in range(0, 256, 16) for rcode in (FORMERR, NOTIMP))
 _OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -201,7 +202,7 @@ class Flight:
             return
         post = self.desk.posts[server]
         jar = post.jar
-        if not post.without_edns and not jar.held_to_it and _knows_no_edns(port, data):
+        if data[3:4] in _KNOW_NO_EDNS and not post.without_edns and not jar.held_to_it and _knows_no_edns(port, data):
             post.without_edns = True
             self._close(port)
             if not self._send(server, self.upstreams.loop.time()):
@@ -317,7 +318,7 @@ class Flight:
 
 def _knows_no_edns(port: Port, data: bytes) -> bool:
     """RFC 6891 §7: such a server refuses the form, without an OPT record and perhaps without the question."""
-    if len(data) < 12 or data[3] & 0xF not in (FORMERR, NOTIMP) or data[10:12] != b"\0\0":
+    if len(data) < 12 or data[3:4] not in _KNOW_NO_EDNS or data[10:12] != b"\0\0":
         return False
     mine = data[0] << 8 | data[1] == port.ident and bool(data[2] & 0x80)
     return mine and (data[4:6] == b"\0\0" or is_reply_to(data, port.ident, port.question))

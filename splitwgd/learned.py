@@ -38,10 +38,10 @@ class Grant:
     those that have to be `renewed`."""
 
     name: Name
-    places: tuple[Place, ...]
+    places: Sequence[Place]
     ttl: float
-    new: list[Element] = field(default_factory=list)
-    renewed: list[Element] = field(default_factory=list)
+    new: list[Element]
+    renewed: list[Element]
 
 
 class Ledger:
@@ -78,33 +78,31 @@ class Ledger:
         """How many addresses a name holds."""
         return self._of_name.get(name, 0)
 
-    def grant(self, name: Name, places: Iterable[Place], ttl: float, now: float) -> Grant:
+    def grant(self, name: Name, places: Sequence[Place], ttl: float, now: float) -> Grant:
         """What to write so that an answer with this TTL may be given for the name. Changes nothing.
 
         places: without doubles.
         """
-        grant = Grant(name, tuple(places), ttl, [], [])
         life = max(self.min_lifetime, ttl + self.slack)
-        own = _comment(name)
-        for place in grant.places:
+        whole, own = life + self.spare, _comment(name)
+        new, renewed = [], []
+        for place in places:
             known = self._holdings.get(place)
             if known is None or known.until <= now:
-                grant.new.append(Element(*place, own, life + self.spare))
+                new.append(Element(*place, own, whole))
                 continue
             left = known.until - now
             comment = known.comment if name in known.names else _with(known.comment, own)
             if left < life or comment != known.comment:
-                grant.renewed.append(Element(*place, comment, max(life + self.spare, left)))
-        return grant
+                renewed.append(Element(*place, comment, max(whole, left)))
+        return Grant(name, places, ttl, new, renewed)
 
     def record(self, grant: Grant, now: float) -> None:
         """The kernel acknowledged this."""
         name, promised = grant.name, now + max(grant.ttl, self.grace)
         if grant.new:
             self._none_before.clear()
-        for element in grant.new:
-            self._live(element, now)
-        for element in grant.renewed:
+        for element in (*grant.new, *grant.renewed) if grant.renewed else grant.new:
             self._live(element, now)
         for place in grant.places:
             holding = self._holdings[place]
