@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable
 
-COUNT = 64  # datagrams at a time, so that timers and upstreams get theirs
+COUNT = 32  # datagrams at a time: timers and upstreams get theirs, and clients go on while the next ones are looked at
 QUESTION = 4096  # bytes of a question; a longer one is cut, and then does not parse
 _REPLY = 1280  # bytes; over UDP none has more than 1,232
 _NAME = 28  # bytes of the longest address, sockaddr_in6
