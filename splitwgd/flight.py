@@ -84,6 +84,7 @@ class Flight:
 
     last: the server that was asked last. ports, streams: on which somebody may answer, and for streams what gives
     up waiting. no_way: to any server so far. own: a question of ours, for the sake of being asked.
+    bare: who is asked without EDNS, because it seemed not to know it.
     """
 
     # What most questions never need costs them nothing.
@@ -96,6 +97,7 @@ class Flight:
     refusal: Reply | None = None
     no_way = True
     own = False
+    bare: Server | None = None
 
     def __init__(self, upstreams: Airport, desk: Desk, query: Query, done: Done) -> None:
         self.upstreams = upstreams
@@ -168,7 +170,7 @@ class Flight:
             port.ident = random_ident()
             question = self.query.question
             port.question = question = mixed(question) if upstreams.mix_case else question
-            options = None if post.without_edns else post.jar.options
+            options = None if post.without_edns or self.bare is server else post.jar.options
             upstreams.ports.send(port, upstream_query(self.query, port.ident, question, options))
         except OSError as error:
             if port is not None:
@@ -202,8 +204,8 @@ class Flight:
             return
         post = self.desk.posts[server]
         jar = post.jar
-        if data[3:4] in _KNOW_NO_EDNS and not post.without_edns and not jar.held_to_it and _knows_no_edns(port, data):
-            post.without_edns = True
+        if data[3:4] in _KNOW_NO_EDNS and self._seems_not_to_know_edns(post, port, data):
+            self.bare = server
             self._close(port)
             if not self._send(server, self.upstreams.loop.time()):
                 self._go_on()
@@ -225,8 +227,23 @@ class Flight:
         if port.wrong >= WRONG_LIMIT or jar.held_to_it or upstreams.mix_case:
             self._ask_over_stream(server)
 
+    def _seems_not_to_know_edns(self, post: Post, port: Port, data: bytes) -> bool:
+        """RFC 6891 §7: such a server refuses the form, without an OPT record and perhaps without the question."""
+        if (
+            self.bare is port.way.server
+            or post.without_edns
+            or post.jar.held_to_it
+            or len(data) < 12
+            or data[10:12] != b"\0\0"
+        ):
+            return False
+        mine = data[0] << 8 | data[1] == port.ident and bool(data[2] & 0x80)
+        return mine and (data[4:6] == b"\0\0" or is_reply_to(data, port.ident, port.question))
+
     def _judge(self, server: Server, reply: Reply, since: float, stream: bool = False) -> None:
         now = self.upstreams.loop.time()
+        if self.bare is server and reply.rcode not in (FORMERR, NOTIMP):  # it was not the question that it did not like
+            self.desk.posts[server].without_edns = True
         if self.desk.ward.answered(server, now - since, now):
             self.upstreams.on_recovery(self.desk.group)
         if reply.rcode in _ANSWERS and not reply.truncated:  # as nearly all; `judge` says the same
@@ -253,7 +270,8 @@ class Flight:
         if server in self.streams:
             return
         post = self.desk.posts[server]
-        options = None if post.without_edns else post.jar.options if server.transport is Transport.PLAIN else b""
+        bare = post.without_edns or self.bare is server
+        options = None if bare else post.jar.options if server.transport is Transport.PLAIN else b""
         message = upstream_query(self.query, random_ident(), self.query.question, options)
 
         def done(outcome: bytes | OSError) -> None:
@@ -314,14 +332,6 @@ class Flight:
             self.upstreams.loop.call_soon(self.done, outcome)
         else:
             self.done(outcome)
-
-
-def _knows_no_edns(port: Port, data: bytes) -> bool:
-    """RFC 6891 §7: such a server refuses the form, without an OPT record and perhaps without the question."""
-    if len(data) < 12 or data[3:4] not in _KNOW_NO_EDNS or data[10:12] != b"\0\0":
-        return False
-    mine = data[0] << 8 | data[1] == port.ident and bool(data[2] & 0x80)
-    return mine and (data[4:6] == b"\0\0" or is_reply_to(data, port.ident, port.question))
 
 
 def _idents() -> Iterator[int]:

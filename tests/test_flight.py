@@ -420,6 +420,24 @@ def test_such_a_server_may_repeat_the_question(rcode: int) -> None:
     play(story)
 
 
+def test_a_server_that_does_not_like_one_question_is_asked_the_others_with_edns() -> None:
+    """unbound 1.26 says FORMERR, without an OPT record, to types 128 to 248."""
+
+    def udp(fake: Fake, data: bytes, client: Peer) -> None:
+        asked = DNSRecord.parse(data).q.qtype
+        fake.send(answer(data, rcode=1) if asked == 200 else answer(data), client)
+
+    async def story(upstreams: Upstreams) -> None:
+        async with Fake(udp) as fake:
+            outcome = await ask(upstreams, fake, query=question_for(parse_name("www.example.com"), 200))
+            assert isinstance(outcome, Reply) and outcome.rcode == 1
+            assert addresses(await ask(upstreams, fake)) == ["192.0.2.1"]
+            with_edns = [data[10:12] == b"\0\1" for data, _ in fake.asked]
+            assert with_edns == [True, False, True]
+
+    play(story)
+
+
 def test_a_server_that_refuses_without_edns_too_is_not_asked_for_ever() -> None:
     async def story(upstreams: Upstreams) -> None:
         async with Fake(other(lambda data: data[:2] + b"\x81\x81" + bytes(8))) as fake, Fake(says()) as second:

@@ -57,6 +57,8 @@ def run(kind: str, seed: int, count: int) -> Report:
     for data in mutants(kind, seed, count):
         try:
             outcome, took = feed(data)
+            if took > SLOW:  # or the machine was: once more
+                took = min(took, feed(data)[1], feed(data)[1])
             if took > SLOW:
                 report.failures[data] = f"took {took * 1000:.0f} ms\n"
         except Exception:  # any that is not declared is what is looked for
