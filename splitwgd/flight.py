@@ -10,8 +10,7 @@ import asyncio
 import errno
 import os
 import secrets
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from splitwgd.errors import MessageError, UpstreamError
 from splitwgd.exchange import Exchange, Verdict, judge
 from splitwgd.health import Ward
 from splitwgd.message import BADCOOKIE, FORMERR, NOERROR, NOTIMP, NXDOMAIN, Query, upstream_query
-from splitwgd.ports import Berth, Port, Ports
+from splitwgd.ports import Berth, Port, Ports, random_ident
 from splitwgd.servers import Server, Transport
 from splitwgd.way import Way
 from splitwgd.zones import Group
@@ -332,15 +331,6 @@ class Flight:
             self.upstreams.loop.call_soon(self.done, outcome)
         else:
             self.done(outcome)
-
-
-def _idents() -> Iterator[int]:
-    while True:
-        # A system call for each would cost as much as sending the question.
-        yield from struct.unpack("=512H", secrets.token_bytes(1024))
-
-
-random_ident = _idents().__next__
 
 
 def mixed(question: bytes) -> bytes:

@@ -9,9 +9,12 @@ fresh one.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import select
 import socket
+import struct
 from collections import deque
+from collections.abc import Iterator
 from typing import Protocol
 
 from splitwgd.way import Way, endpoint, open_socket
@@ -20,6 +23,15 @@ RESERVE = 1024  # sockets of one way that rest before the first of them is used 
 REST = 10.0  # seconds, at most
 _AT_ONCE = 256  # sockets that are read in one turn of the loop
 _MOST = 4096  # bytes; we ask for at most 1,232, and what is cut does not parse
+
+
+def _idents() -> Iterator[int]:
+    while True:
+        # A system call for each would cost as much as sending the question.
+        yield from struct.unpack("=512H", secrets.token_bytes(1024))
+
+
+random_ident = _idents().__next__
 
 
 class Owner(Protocol):
