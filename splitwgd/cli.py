@@ -20,6 +20,7 @@ from splitwgd.errors import ConfigError, SplitwgError
 from splitwgd.kernel import Kernel
 from splitwgd.names import NameProblem, Pattern, parse_pattern
 from splitwgd.plan import Plan
+from splitwgd.status import bypasses
 from splitwgd.store import Disk, add_domain, remove_domain
 
 _STOP_PATIENCE = 10.0  # seconds
@@ -82,6 +83,7 @@ def _status_without_daemon(path: str) -> dict[str, Any]:
         "config": path,
         "tunnels": [],
         "addresses": {},
+        "bypasses": bypasses(observed.plan),
         "held": held,
         "differs": [],
         "trouble": "splitwgd does not run",
@@ -105,6 +107,11 @@ def _in_words(found: dict[str, Any]) -> str:
     if "questions" in found:
         counts = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in found["questions"].items())
         lines.append(f"\nquestions: {counts}")
+    if met := found.get("bypasses"):
+        lines.append(
+            f"\nother ways to ask: {met['redirected']} led here; packets refused: {met['refused_plain']} to port 53, "
+            f"{met['refused_tls']} over TLS, {met['refused_https']} over HTTPS"
+        )
     lines.append("\nthe kernel holds:" if found["held"] else "\nthe kernel holds nothing of splitwg")
     lines += [f"  {line}" for line in found["held"]]
     if found["differs"]:

@@ -77,6 +77,8 @@ class Config:
     canary: bool = True
     icloud_relay: bool = False
     mix_case: bool = False
+    refuse_tls: bool = True
+    refuse_doh: bool = True
     hosts: Hosts = ()
 
 
@@ -115,7 +117,7 @@ _KEYS = {
     "dns": (
         *("tunneled", "default", "forward", "listen", "redirect", "bypass"),
         *("cache_size", "cache_memory", "min_ttl", "max_ttl", "stale"),
-        *("private", "canary", "icloud_relay", "mix_case"),
+        *("private", "canary", "icloud_relay", "mix_case", "refuse_tls", "refuse_doh"),
     ),
     "tunneled": ("domains", "networks", "lists"),
     "wireguard": ("config",),
@@ -123,7 +125,13 @@ _KEYS = {
 }
 
 # The keys that switch something, and how they stand.
-_SWITCHES = {"canary": Config.canary, "icloud_relay": Config.icloud_relay, "mix_case": Config.mix_case}
+_SWITCHES = {
+    "canary": Config.canary,
+    "icloud_relay": Config.icloud_relay,
+    "mix_case": Config.mix_case,
+    "refuse_tls": Config.refuse_tls,
+    "refuse_doh": Config.refuse_doh,
+}
 
 
 class _Reader:

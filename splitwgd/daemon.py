@@ -29,10 +29,12 @@ from splitwgd.errors import ConfigError, SplitwgError
 from splitwgd.forwarder import Forwarder
 from splitwgd.garbage import Garbage
 from splitwgd.gate import Gate
+from splitwgd.guard import guard
 from splitwgd.journal import log_to_stderr
-from splitwgd.learned import Ledger
+from splitwgd.learned import SLACK, SPARE, Ledger
 from splitwgd.listener import Listener
 from splitwgd.local import Local, local_patterns
+from splitwgd.memory import Memory
 from splitwgd.notify import Notify
 from splitwgd.objects import Surroundings
 from splitwgd.ports import Ports
@@ -46,9 +48,6 @@ from splitwgd.watcher import Watcher
 from splitwgd.zones import Zones
 
 log = logging.getLogger("splitwgd")
-# An element outlives its answer by this, in seconds: applications keep an address for longer than its TTL.
-SLACK = 3600
-SPARE = 900  # ... and by this much more, so that the next answer need not renew it at once
 GRACE = 2.0  # seconds for which an address stays at least, however full the set and however short its TTL
 TELL_EVERY = 15.0  # seconds between status lines to systemd
 REST = 0.001  # seconds for questions between the steps of reading long lists again
@@ -64,6 +63,7 @@ class Daemon:
         self.ledger = Ledger(config.routing.min_lifetime, SLACK, SPARE, GRACE)
         self.reconciler = Reconciler(loop, self.ledger)
         self.forwarder = self._make_forwarder(config)
+        self.memory = Memory(loop, self.forwarder)
         self._adjust(config)
         self.listener = Listener(loop, self.forwarder.ready)
         self.garbage = Garbage(loop, lambda: self.forwarder.counts.asked)
@@ -113,6 +113,7 @@ class Daemon:
         await self.reconciler.forget_flows(self.forwarder.release(), self.config)
         self.reconciler.listen(self.forwarder.gate.elements.port)
         await self._look_around()
+        await self.memory.recall(self.config.max_ttl)
         await self.listener.start(self.forwarder.take)
         await self.control.serve()
         self.watcher.watch(self.config.files)
@@ -125,7 +126,8 @@ class Daemon:
         log.info("ready: %s", await self._line())
         try:
             async with asyncio.TaskGroup() as tasks:
-                keepers = [self.reconciler.keep(), self.endpoints.keep(), self._keep_telling(), self._keep_alive()]
+                keepers = [self.reconciler.keep(), self.endpoints.keep(), self.memory.keep()]
+                keepers += [self._keep_telling(), self._keep_alive()]
                 running = [tasks.create_task(keeper) for keeper in keepers]
                 await self.stopped.wait()
                 for task in running:
@@ -145,6 +147,7 @@ class Daemon:
         self.forwarder.upstreams.close()
         self.forwarder.gate.elements.close()
         await self.reconciler.close()
+        await self.memory.close()
         log.info("stopped; the kernel is %s", "as it was" if self.reconciler.config is None else "closed")
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -280,11 +283,8 @@ class Daemon:
         for what in ("asked", "from_cache"):
             counts[what] += self.listener.given  # those never reach the forwarder
         own = {"version": __version__, "pid": os.getpid(), "repairs": self.reconciler.repairs}
-        return (
-            status
-            | own
-            | {"trouble": self.reconciler.trouble, "questions": counts, "servers": forwarder.upstreams.state()}
-        )
+        own |= {"trouble": self.reconciler.trouble, "questions": counts, "servers": forwarder.upstreams.state()}
+        return status | own
 
     async def _line(self) -> str:
         try:
@@ -317,6 +317,7 @@ def main() -> None:
     )
     parser.add_argument("--config", default=DEFAULT_PATH, metavar="PATH", help=f"default: {DEFAULT_PATH}")
     parser.add_argument("--check", action="store_true", help="read the configuration, say what is wrong, and end")
+    parser.add_argument("--guard", action="store_true", help="close the machine, as at boot, and end")
     parser.add_argument("--verbose", action="store_true", help="log every change of the kernel and every failure")
     parser.add_argument("--version", action="version", version=f"splitwgd {__version__}")
     options = parser.parse_args()
@@ -325,16 +326,18 @@ def main() -> None:
         config = load_config(os.path.abspath(options.config), Disk())
         if options.check:
             domains = sum(len(tunnel.patterns) + len(tunnel.listed) for tunnel in config.tunnels)
-            print(f"{config.path} is in order: {domains} domains")
-            for note in config.notes:
-                print(note)
+            print(f"{config.path} is in order: {domains} domains", *config.notes, sep="\n")
             return
-        asyncio.run(_run(config))
+        if options.guard:
+            guard(config)
+        else:
+            asyncio.run(_run(config))
     except SplitwgError as error:
         for line in str(error).splitlines():
             log.critical("%s", line)
         if isinstance(error, ConfigError):
-            log.critical("splitwgd does not start with this configuration (%d to mend)", len(error.problems))
+            what = "nothing is closed" if options.guard else "splitwgd does not start"
+            log.critical("%s with this configuration (%d to mend)", what, len(error.problems))
         sys.exit(error.exit_status)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from splitwgd.names import Name, NameProblem, parse_name, to_text
 from splitwgd.objects import Element
@@ -15,6 +16,9 @@ from splitwgd.svcb import Address
 
 Place = tuple[str, Address]  # (set, address)
 COMMENT_LIMIT = 110  # bytes; the kernel takes 128 with its zero (NFTNL_UDATA_COMMENT_MAXLEN)
+# An element outlives its answer by this, in seconds: applications keep an address for longer than its TTL.
+SLACK = 3600
+SPARE = 900  # ... and by this much more, so that the next answer need not renew it at once
 _MORE = "+"
 _DAY = 64.0  # seconds that share a page of the calendar
 
@@ -42,6 +46,24 @@ class Grant:
     ttl: float
     new: list[Element]
     renewed: list[Element]
+
+
+class Remembered(NamedTuple):
+    """What outlives a reboot of an address. until: when its element ends. more: whether names hold it that are not
+    known."""
+
+    set: str
+    address: Address
+    until: float
+    names: tuple[Name, ...]
+    more: bool
+
+    def element(self, now: float) -> Element:
+        """As it should stand in its set."""
+        comment = ""
+        for name in self.names:
+            comment = _with(comment, _comment(name))
+        return Element(*self[:2], _with(comment, _MORE) if self.more else comment, self.until - now)
 
 
 class Ledger:
@@ -131,6 +153,34 @@ class Ledger:
                     continue
                 if name not in holding.names:
                     self._hold(holding, name)
+
+    def remember(self, places: Iterable[Place], now: float) -> list[Remembered]:
+        """What should outlive a reboot of these places."""
+        return [
+            # Of an element without a name nobody knows whose it was.
+            Remembered(*place, holding.until, tuple(holding.names), holding.strangers or not holding.names)
+            for place in places
+            if (holding := self._holdings.get(place)) is not None and holding.until > now
+        ]
+
+    def recall(self, addresses: Iterable[Remembered], now: float) -> None:
+        """Takes over what was remembered and is in the kernel now; all of it is promised, as in `restore`."""
+        for each in addresses:
+            holding = self._live(each.element(now), now)
+            holding.promised = max(holding.promised, each.until - self.slack)
+            holding.strangers = holding.strangers or each.more
+            for name in each.names:
+                if name not in holding.names:
+                    self._hold(holding, name)
+
+    def holds(self, place: Place, now: float) -> bool:
+        """Whether the address lives."""
+        holding = self._holdings.get(place)
+        return holding is not None and holding.until > now
+
+    def longest(self, max_ttl: float) -> float:
+        """The longest life that `grant` gives, in seconds; max_ttl: of answers."""
+        return max(self.min_lifetime, max_ttl + self.slack) + self.spare
 
     def _live(self, element: Element, now: float) -> Holding:
         place, until = element[:2], now + element.seconds
@@ -225,6 +275,10 @@ class Ledger:
     def places(self) -> set[Place]:
         """Every address in every set."""
         return set(self._holdings)
+
+    def in_order(self) -> list[Place]:
+        """The same, the oldest first."""
+        return list(self._holdings)
 
     def elements(self, now: float, places: Iterable[Place] | None = None) -> list[Element]:
         """Everything that lives (of these places), as it should stand in the sets."""

@@ -1,8 +1,8 @@
 """Names and questions that are answered on this machine and never leave it.
 
 Reserved names and private reverse zones, unless the configuration forwards or tunnels them; the names by which
-programs ask whether this network wants its resolver to be used; the hosts file. `zones` leads them here. Nothing
-here is on the fast path.
+programs ask whether this network wants its resolver to be used, and those of other resolvers; the hosts file. `zones`
+leads them here. Nothing here is on the fast path.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ipaddress import ip_address
 
 import dnslib
 
+from splitwgd.bypasses import NAMES as RESOLVERS
 from splitwgd.config import Config
 from splitwgd.message import AA, AAAA, ANY, NOERROR, NXDOMAIN, QR, SOA, A, Body, Query
 from splitwgd.names import Name, Pattern, Scope, parse_name, tails
@@ -46,7 +47,7 @@ _ABSENT = _Zone(NXDOMAIN, NXDOMAIN)
 _SERVED = _Zone(NOERROR, NXDOMAIN, served=True)  # RFC 6303 §3
 # RFC 9462 §4 and §6.4: locally served, and NODATA for any type of any name below.
 _EMPTY = _Zone(NOERROR, NOERROR, served=True)
-_CANARY = _Zone(NXDOMAIN, NXDOMAIN, ours=False)
+_DENIED = _Zone(NXDOMAIN, NXDOMAIN, ours=False)
 _RELAY = _Zone(NOERROR, None, ours=False)
 _NO_ZONE = _Zone(NOERROR, None, ours=False)
 
@@ -187,8 +188,9 @@ def minimal_any(query: Query) -> Body:
 
 
 def _zones(config: Config) -> dict[Name, _Zone]:
-    asked = {_CANARY_NAME: _CANARY} if config.canary else {}
-    return _ALWAYS | asked | ({} if config.icloud_relay else dict.fromkeys(_RELAY_NAMES, _RELAY))
+    denied = ((_CANARY_NAME,) if config.canary else ()) + (RESOLVERS if config.refuse_doh else ())
+    relay = () if config.icloud_relay else _RELAY_NAMES
+    return _ALWAYS | dict.fromkeys(denied, _DENIED) | dict.fromkeys(relay, _RELAY)
 
 
 def _pointing(addresses: tuple[Ip, ...]) -> Iterator[Ip]:

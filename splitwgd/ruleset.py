@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from splitwgd.bypasses import known_resolvers
 from splitwgd.config import Config, Tunnel
 from splitwgd.objects import Chain, FilterRule, Interface, Ip, Network, Set, Table, collapsed
 
@@ -14,6 +15,16 @@ SET_SIZE = 131_072
 # Hook priorities by number, as the kernel reports them (include/uapi/linux/netfilter_ipv4.h).
 MANGLE, DSTNAT_OUTPUT, FILTER, SRCNAT = -150, -100, 0, 100
 _FAMILY = {4: "ip", 6: "ip6"}
+_DNS, _HTTPS, _TLS = 53, 443, 853  # RFC 1035; RFC 8484, RFC 9114; RFC 7858, RFC 9250
+_FLOWS = "meta l4proto { tcp, udp } th dport"
+
+# Why a question came here or was refused, by what status calls their number; the rules' comments begin so.
+COUNTED = {
+    "redirected": "every question is ours",
+    "refused_plain": "a question that would get past us",
+    "refused_tls": "a question over TLS or QUIC that would get past us",
+    "refused_https": "a resolver over HTTPS that is asked instead of us",
+}
 
 
 def domain_set(prefix: str, family: int) -> str:
@@ -30,6 +41,7 @@ def make_table(config: Config, foreign_marks: Iterable[int] = (), down: frozense
         Chain("prerouting", "filter", "prerouting", MANGLE, _prerouting(config, bits)),
         Chain("output_nat", "nat", "output", DSTNAT_OUTPUT, _output_nat(config, bits)),
         Chain("refuse", "filter", "output", FILTER, _refuse(config, bits)),
+        Chain("refuse_forwarded", "filter", "forward", FILTER, _refuse_forwarded(config, bits)),
         Chain("last_door", "filter", "postrouting", MANGLE, _last_door(config, bits)),
         Chain("postrouting", "nat", "postrouting", SRCNAT, _postrouting(config, bits)),
     )
@@ -39,6 +51,11 @@ def make_table(config: Config, foreign_marks: Iterable[int] = (), down: frozense
 def by_name(part: Set | Chain) -> str:
     """The order of sets and chains in a table; the kernel's is that of their creation, which nobody wants."""
     return part.name
+
+
+def reason(rule: FilterRule) -> str:
+    """Why a rule is there, by its comment; of somebody else's rule that is anything."""
+    return rule.comment.rpartition(" [")[0]
 
 
 @dataclass(frozen=True)
@@ -94,11 +111,7 @@ def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: fro
             rules += _refused(known, "the tunnel is down")
         rules.append(_rule(f"{known} {bits.put(tunnel.mark)} return", "a tunneled flow stays in the tunnel"))
     rules.append(_rule("ct direction reply return", "an answer to somebody who came in from outside"))
-    if config.redirect:
-        rules += [
-            _rule(f"{exempt}meta l4proto {{ tcp, udp }} th dport 53 return", "output_nat leads it to the forwarder")
-            for exempt in _not_bypassed(config)
-        ]
+    rules += _not_led(config)
     # Not only `ct state new`: a packet that conntrack calls invalid, or that belongs to a flow from before
     # its address was learned, would leave in clear.
     for tunnel in config.tunnels:
@@ -120,6 +133,13 @@ def _refused(match: str, why: str) -> Iterable[FilterRule]:
     yield _rule(f"{match} counter reject with icmpx admin-prohibited", why)
 
 
+def _not_led(config: Config) -> Iterable[FilterRule]:
+    """Questions are not led into a tunnel: unmarked, they can be told from ours, and what refuses them finds back."""
+    ports = [port for port, wanted in ((_DNS, config.redirect), (_TLS, config.refuse_tls)) if wanted]
+    for exempt in _not_bypassed(config) if ports else ():
+        yield _rule(f"{exempt}{_FLOWS} {_numbers(ports)} return", "a question: led to the forwarder, or refused")
+
+
 def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
     rules = [_rule('iifname "lo" return', "from this machine to itself")]
     for tunnel in config.tunnels:
@@ -137,6 +157,7 @@ def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
         for t in config.tunnels
     ]
     rules.append(_rule("ct direction reply return", "an answer to somebody who came in from outside"))
+    rules += _not_led(config)
     for tunnel in config.tunnels:
         rules += _to_tunnel(tunnel, bits)
     return tuple(rules)
@@ -152,7 +173,7 @@ def _output_nat(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
         _rule("ip6 daddr fe80::/10 return", "no way back for the answer: refused, see that chain"),
     ]
     rules += [
-        _rule(f"{exempt}meta l4proto {{ tcp, udp }} th dport 53 counter redirect to :53", "every question is ours")
+        _rule(f"{exempt}{_FLOWS} {_DNS} counter redirect to :53", COUNTED["redirected"])
         for exempt in _not_bypassed(config)
     ]
     return tuple(rules)
@@ -160,15 +181,6 @@ def _output_nat(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
 
 def _refuse(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
     rules = [_TO_ITSELF]
-    if config.redirect:
-        # What output_nat did not lead here: NAT is for a flow's first packet, so flows from before the redirect
-        # and packets that conntrack calls invalid pass it by; and link-local servers, see there.
-        ours = braces([bits.direct, *(t.mark for t in config.tunnels)])
-        for exempt in _not_bypassed(config):
-            # The port first: this chain sees every packet of the machine, and a look at the routes costs most.
-            port = f"meta l4proto {{ tcp, udp }} th dport 53 {exempt}"
-            match = f"{port}meta mark & {bits.mask:#x} != {ours} fib daddr type != local"
-            rules += _refused(match, "a question that would get past us")
     for tunnel in config.tunnels:
         # plan's route of last resort makes v6 packets reach the output hook where there is no v6 default
         # route; those that are not tunneled must fail as they would have failed without it.
@@ -176,7 +188,53 @@ def _refuse(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
             inside = braces(_inside(tunnel, 6))
             match = f'{bits.lacks(tunnel.mark)} oifname "{tunnel.link}" ip6 daddr != {inside}'
             rules += _refused(match, "no v6 default route, and not tunneled")
-    return tuple(rules)
+    # What output_nat did not lead here: NAT is for a flow's first packet, so flows from before the redirect
+    # and packets that conntrack calls invalid pass it by; link-local servers, see there; and what is encrypted.
+    ours = braces([bits.direct, *(t.mark for t in config.tunnels)])
+    passes = (
+        _rule(f"meta mark & {bits.mask:#x} {ours} return", "the forwarder's own questions; a tunneled resolver"),
+        _rule("fib daddr type local return", "led to the forwarder, or meant for a server on this machine"),
+    )
+    return (*rules, *_no_way_past(config, passes))
+
+
+def _refuse_forwarded(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
+    """Nobody whose packets we forward is led to the forwarder, which need not listen where they are."""
+    tunneled = braces(t.mark for t in config.tunnels)
+    passes = (
+        _rule("ct status dnat return", "somebody leads it to a server on purpose, as container engines do"),
+        _rule(f"th dport {_HTTPS} meta mark & {bits.mask:#x} {tunneled} return", "a resolver that is tunneled"),
+    )
+    return tuple(_no_way_past(config, passes))
+
+
+def _no_way_past(config: Config, passes: Iterable[FilterRule]) -> Iterable[FilterRule]:
+    """Refuses other ways to ask, but for what `passes` lets return. All packets come here, few are questions."""
+    asked = {"refused_https": _HTTPS, "refused_tls": _TLS, "refused_plain": _DNS}
+    wanted = (config.refuse_doh, config.refuse_tls, config.redirect)
+    ports = {why: port for (why, port), refused in zip(asked.items(), wanted, strict=True) if refused}
+    if not ports:
+        return
+    yield _rule(f"{_FLOWS} != {_numbers(ports.values())} return", "no question")
+    yield _rule("meta l4proto != { tcp, udp } return", "no ports to look at")
+    if config.refuse_doh:
+        for family, protocol in _FAMILY.items():
+            known = braces(known_resolvers(family, _spared(config)))
+            other = f"{protocol} daddr != {known}" if known else f"meta nfproto ipv{family}"
+            yield _rule(f"th dport {_HTTPS} {other} return", "a web site")
+    yield from passes
+    for family, protocol in _FAMILY.items():
+        servers = braces(server for server in config.bypass if server.version == family)
+        if servers:
+            yield _rule(f"{protocol} daddr {servers} return", "dns.bypass")
+    for why, port in ports.items():
+        yield from _refused(f"th dport {port}", COUNTED[why])
+
+
+def _spared(config: Config) -> frozenset[Ip]:
+    """Resolvers that the configuration itself names."""
+    groups = (config.default, *(t.servers for t in config.tunnels), *(servers for _, servers in config.forward))
+    return frozenset(config.bypass).union(server.address for servers in groups for server in servers)
 
 
 def _last_door(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
@@ -218,6 +276,10 @@ def braces(members: Iterable[Ip | Network | Interface | int]) -> str:
     """An anonymous set in nft's text; empty for no members."""
     texts = [hex(member) if isinstance(member, int) else str(member) for member in members]
     return f"{{ {', '.join(texts)} }}" if texts else ""
+
+
+def _numbers(ports: Iterable[int]) -> str:
+    return f"{{ {', '.join(map(str, sorted(ports)))} }}"
 
 
 def _rule(text: str, why: str) -> FilterRule:

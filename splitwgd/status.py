@@ -12,8 +12,10 @@ from typing import Any
 from splitwgd.config import Config
 from splitwgd.diff import Diff
 from splitwgd.kernel import Observed
-from splitwgd.objects import PeerState
+from splitwgd.objects import PeerState, Table
 from splitwgd.plan import Plan
+from splitwgd.ruleset import COUNTED, reason
+from splitwgd.transaction import packets_of
 
 # A peer that carries traffic renews its session every 120 s and gives it up after 180 s (WireGuard paper, §6.1).
 SESSION = 180
@@ -50,10 +52,23 @@ def make_status(
         "config": config.path,
         "tunnels": tunnels,
         "addresses": dict(addresses),
+        "bypasses": bypasses(observed.plan),
         "wanted": [str(obj) for obj in plan.objects.values()],
         "held": [str(obj) for obj in observed.plan.objects.values()],
         "differs": [str(change) for change in (*lacking.grow, *lacking.shrink)],
     }
+
+
+def bypasses(found: Plan) -> dict[str, int]:
+    """What was met of other ways to ask, since the rules were written: flows that were led here, packets refused."""
+    counts = dict.fromkeys(COUNTED, 0)
+    by_reason = {why: count for count, why in COUNTED.items()}
+    tables = (obj for obj in found.objects.values() if isinstance(obj, Table))
+    for rule in (rule for table in tables for chain in table.chains for rule in chain.rules):
+        count = by_reason.get(reason(rule))
+        if count is not None:
+            counts[count] += packets_of(rule)
+    return counts
 
 
 def _state(tunnels: list[dict[str, Any]], lacking: bool) -> str:

@@ -1,4 +1,4 @@
-"""Reads the configuration's files, and edits the list of domains in place, with its comments kept."""
+"""Reads the configuration's files, edits its list of domains with the comments kept, and keeps a file of our own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import tomlkit
@@ -108,12 +108,18 @@ def _indent(domains: Array) -> str:
 
 def _write(path: str, text: str) -> None:
     """Replaces the file (the target, if it is a symlink) whole: a reader sees the old one or the new one."""
-    target = Path(os.path.realpath(path))
-    mode = target.stat()
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    target = os.path.realpath(path)
+    mode = os.stat(target)
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=f".{os.path.basename(target)}.")
+    _replace(target, handle, temporary, mode, [text.encode()])
+
+
+def _replace(target: str, handle: int, temporary: str, mode: os.stat_result, pieces: Iterable[bytes]) -> None:
+    """Fills the temporary file and puts it in the target's place; on an error nothing of it is left."""
     try:
-        with os.fdopen(handle, "w", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fchmod(file.fileno(), mode.st_mode & 0o7777)
             os.fchown(file.fileno(), mode.st_uid, mode.st_gid)
@@ -122,3 +128,27 @@ def _write(path: str, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+# -- what splitwgd keeps for itself
+
+
+def state_path() -> str:
+    """The file in $STATE_DIRECTORY, by default /var/lib/splitwg, that outlives a reboot."""
+    folders = os.environ.get("STATE_DIRECTORY", "")  # systemd separates several by colons
+    return os.path.join(folders.partition(":")[0] or "/var/lib/splitwg", "learned.json")
+
+
+def keep(path: str, pieces: Iterable[bytes]) -> None:
+    """Replaces a file of ours whole; nobody but its owner reads it. Raises OSError, and then the old one stays."""
+    # One name and not ever new ones: what a kill or a power cut leaves half written is overwritten the next time.
+    temporary = f"{path}.new"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    _replace(path, handle, temporary, os.fstat(handle), pieces)
+
+
+def set_aside(path: str) -> str:
+    """Gives a file another name, which it returns, so that a new one can take its place. Raises OSError."""
+    aside = f"{path}.damaged"
+    os.replace(path, aside)
+    return aside

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from splitwgd.admission import Admission
 from splitwgd.answers import Reply, read_reply
@@ -36,6 +37,14 @@ class Lead:
 
     origin: Name
     group: Group
+    until: float
+
+
+class RememberedLead(NamedTuple):
+    """What outlives a reboot of a lead."""
+
+    name: Name
+    origin: Name
     until: float
 
 
@@ -172,6 +181,18 @@ class Vetting:
             self.leads[target] = Lead(self.holder(reply), policy, until)
             new.append(target)
         return new
+
+    def remember(self, now: float) -> list[RememberedLead]:
+        """The leads that should outlive a reboot."""
+        return [RememberedLead(name, lead.origin, lead.until) for name, lead in self.leads.items() if lead.until > now]
+
+    def recall(self, leads: Iterable[RememberedLead]) -> None:
+        """Follows them as if their records had been seen, where their origins are still tunneled."""
+        for name, origin, until in leads:
+            group = self.zones.find(origin)
+            if group.tunnel is None or self.zones.find(name) != self.zones.default or len(self.leads) >= _LEADS_LIMIT:
+                continue
+            self.leads.setdefault(name, Lead(origin, group, until))
 
     def successor(self, zones: Zones, admission: Admission) -> Vetting:
         """The same for another configuration: what led to a name still does if it is still tunneled."""

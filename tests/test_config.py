@@ -73,6 +73,7 @@ def test_what_is_not_said_has_its_default() -> None:
     assert (config.auto, config.cache_bytes, config.min_ttl, config.max_ttl) == (False, 64 << 20, 0, 86_400)
     assert (config.stale, config.private, config.hosts) == (86_400, (), ())
     assert (config.canary, config.icloud_relay, config.mix_case) == (True, False, False)
+    assert (config.refuse_tls, config.refuse_doh) == (True, True)
     routing = config.routing
     assert (routing.fwmark, routing.fwmask, routing.direct) == (0x1, 0xFF, 0xFE)
     assert (routing.table, routing.priority, routing.min_lifetime, routing.on_stop) == (100, 100, 3600, "closed")
@@ -92,6 +93,8 @@ def test_every_key_is_followed() -> None:
             "dns.canary": "false",
             "dns.icloud_relay": "true",
             "dns.mix_case": "true",
+            "dns.refuse_tls": "false",
+            "dns.refuse_doh": "false",
             "dns.redirect": "false",
             "dns.bypass": '["192.0.2.77", "2001:db8::77"]',
             "routing.fwmark": "0x1000",
@@ -107,6 +110,7 @@ def test_every_key_is_followed() -> None:
     assert (config.cache_bytes, config.min_ttl, config.max_ttl, config.stale) == (3 << 20, 60, 60, 259_200)
     assert config.private == (parse_name("corp.example"), parse_name("10.in-addr.arpa"))
     assert (config.canary, config.icloud_relay, config.mix_case) == (False, True, True)
+    assert (config.refuse_tls, config.refuse_doh) == (False, False)
     assert [str(address) for address in config.bypass] == ["192.0.2.77", "2001:db8::77"]
     routing = config.routing
     assert (routing.fwmark, routing.fwmask, routing.direct) == (0x1000, 0xF000, 0xE000)
@@ -310,6 +314,8 @@ WRONG_VALUES = [
     ("dns.canary", "1", "dns.canary: = 1; write true or false"),
     ("dns.icloud_relay", '"no"', "dns.icloud_relay: = 'no'; write true or false"),
     ("dns.mix_case", "0", "dns.mix_case: = 0; write true or false"),
+    ("dns.refuse_tls", "[]", "dns.refuse_tls: = []; write true or false"),
+    ("dns.refuse_doh", "0", "dns.refuse_doh: = 0; write true or false"),
     ("dns.default", "[9.9]", "dns.default[0]: = 9.9 is no text; write a server's address such as 9.9.9.9, in quot"),
     ("dns.default", '["9.9.9.9", "dns.quad9.net"]', "dns.default[1]: = 'dns.quad9.net': is no IP address; write"),
     ("dns.default", '["9.9.9.9:0"]', "dns.default[0]: = '9.9.9.9:0': has no valid port"),

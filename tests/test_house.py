@@ -42,7 +42,9 @@ FLOORS = (
             "admission",
             "trimmed",
             "vetting",
+            "state",
             "why",
+            "bypasses",
             "ruleset",
             "transaction",
             "plan",
@@ -75,7 +77,7 @@ FLOORS = (
             "control",
         },
     ),
-    ("rooms", {"kernel", "reconciler", "gate", "waiting", "forwarder", "endpoints", "status"}),
+    ("rooms", {"kernel", "reconciler", "gate", "waiting", "forwarder", "endpoints", "memory", "guard", "status"}),
     ("roof", {"daemon", "cli"}),
 )
 # Whoever wants one of these asks the module that has it.

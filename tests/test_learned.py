@@ -432,6 +432,80 @@ def test_an_address_without_a_comment_stays_until_its_end() -> None:
     assert restored("").release(only()) == []
 
 
+# -- after a reboot
+
+
+def reborn(before: Ledger, now: float, places: list[Place] | None = None) -> Ledger:
+    """What another ledger makes of what this one hands out, by the same clock."""
+    after = ledger()
+    after.recall(before.remember(before.in_order() if places is None else places, now), now)
+    return after
+
+
+def test_a_reboot_keeps_names_lives_and_promises() -> None:
+    before = ledger()
+    learn(before, A, ONE, SIX)
+    learn(before, B, ONE, ttl=7200)
+    after = reborn(before, NOW + 600)
+    assert after.elements(NOW) == before.elements(NOW)
+    assert (after.held_by(A), after.held_by(B), after.sizes()) == (2, 1, {SET4: 1, SET6: 1})
+    assert after.victims(SET4, 1, NOW + 7199) == []
+    assert after.release(only(B)) == [SIX]
+    assert after.release(only()) == [ONE]
+
+
+def test_a_reboot_keeps_the_names_that_no_comment_has_room_for() -> None:
+    before = ledger()
+    many = [parse_name(f"{'x' * 20}{number}.example") for number in range(9)]
+    for name in many:
+        learn(before, name, ONE)
+    after = reborn(before, NOW)
+    assert comments(after) == comments(before)
+    assert after.release(only(many[-1])) == []
+    assert after.release(only()) == [ONE], "there are no strangers"
+
+
+@pytest.mark.parametrize("comment", ["a.example +", "+", ""])
+def test_a_reboot_keeps_what_strangers_hold_until_its_end(comment: str) -> None:
+    before = restored(comment)
+    assert [each.more for each in before.remember([ONE], NOW)] == [True]
+    after = reborn(before, NOW)
+    assert left(after) == {ONE: 500}
+    assert after.release(only()) == []
+
+
+def test_what_has_ended_is_not_remembered_and_what_is_unknown_neither() -> None:
+    book = ledger()
+    learn(book, A, ONE)
+    assert len(reborn(book, NOW + 3599)) == 1
+    assert len(reborn(book, NOW + 3600)) == 0
+    assert left(reborn(book, NOW, [TWO, ONE])) == {ONE: 3600}
+
+
+def test_what_is_recalled_does_not_shorten_what_lives() -> None:
+    book, short = ledger(), ledger()
+    learn(book, A, ONE, ttl=7200)
+    learn(short, B, ONE)
+    book.recall(short.remember([ONE], NOW), NOW)
+    assert left(book) == {ONE: 7230}
+    assert comments(book) == ["a.example b.example"]
+
+
+def test_an_address_is_held_as_long_as_it_lives() -> None:
+    book = ledger()
+    learn(book, A, ONE)
+    assert book.holds(ONE, NOW + 3599)
+    assert not book.holds(ONE, NOW + 3600) and not book.holds(TWO, NOW)
+
+
+@given(st.integers(0, 86_400))
+def test_no_grant_is_longer_than_the_longest(ttl: int) -> None:
+    book = ledger(spare=90)
+    (element,) = learn(book, A, ONE, ttl=ttl).new
+    assert element.seconds <= book.longest(86_400) == 86_400 + 30 + 90
+    assert book.longest(60) == 3690
+
+
 # -- comments
 
 

@@ -16,6 +16,7 @@ from splitwgd.local import Local, goes_out, local_patterns, minimal_any, no_data
 from splitwgd.message import ANY, IN, RD, RECORD, SOA, A, Body, fit_reply, question_for, read_query, skip_name
 from splitwgd.names import ROOT, Name, Scope, parse_name, tails
 from splitwgd.objects import Ip, Network
+from splitwgd.zones import Zones
 from tests.samples import config_with, question
 
 LOOPBACK6 = "1." + "0." * 31 + "ip6.arpa"
@@ -153,6 +154,7 @@ def test_a_private_network_ends_where_it_ends(network: Network) -> None:
         "170.0.0.192.in-addr.arpa",
         "www.mask.icloud.com",
         "icloud.com",
+        *("google", "nextdns.io", "www.quad9.net", "dns.google.example"),
         "sub.nas.lan",
     ],
 )
@@ -191,6 +193,36 @@ def test_the_relay(name: str, qtype: str) -> None:
     assert not reply.header.aa
     assert covered(parse_name(name))
     assert not covered(parse_name(name), replace(CONFIG, icloud_relay=True))
+
+
+@pytest.mark.parametrize("qtype", ["A", "AAAA", "HTTPS", "ANY"])
+@pytest.mark.parametrize(("name", "apex"), [("dns.google", "dns.google"), ("a1.dns.nextdns.io", "dns.nextdns.io")])
+def test_a_well_known_resolver_over_https_does_not_exist(name: str, apex: str, qtype: str) -> None:
+    reply = reply_to(name, qtype)
+    assert said(reply) == ("NXDOMAIN", [], soa(apex, 10))
+    assert not reply.header.aa
+    assert covered(parse_name(name))
+    assert not covered(parse_name(name), replace(CONFIG, refuse_doh=False))
+
+
+def test_a_resolver_that_is_tunneled_or_forwarded_by_its_very_name_is_not_answered_here() -> None:
+    config = config_with(
+        {"tunneled.domains": '["dns.google", "quad9.net"]', "dns.forward": '{ "dns.nextdns.io" = ["192.0.2.5"] }'}
+    )
+    zones = Zones(config, local_patterns(config))
+    found = {
+        name: zones.find(parse_name(name)).name
+        for name in ("dns.google", "dns64.dns.google", "dns.quad9.net", "www.quad9.net", "doh.dns.sb", "dns.sb")
+    }
+    assert found == {
+        "dns.google": "wg0",
+        "dns64.dns.google": "wg0",
+        "dns.quad9.net": "local",
+        "www.quad9.net": "wg0",
+        "doh.dns.sb": "local",
+        "dns.sb": "default",
+    }
+    assert zones.find(parse_name("a1.dns.nextdns.io")).servers == config.forward[0][1]
 
 
 # -- the hosts file

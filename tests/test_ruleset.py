@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address, ip_network
+from itertools import product
 
-from splitwgd.objects import Table
-from splitwgd.ruleset import make_table
+import pytest
+
+from splitwgd.bypasses import known_resolvers
+from splitwgd.objects import FilterRule, Table
+from splitwgd.ruleset import COUNTED, make_table, reason
 from splitwgd.transaction import table_text
-from tests.samples import WG, config_with
+from tests.samples import ARTICLE_WG, WG, config_with
 from tests.tables import ARTICLE, BYPASS, DOWN, NETWORKS, all_rules, each_table, rules_of
 
 # -- what the rules say
 
 
 INTO = "meta mark set meta mark & 0xffffff00 | 0x1 ct mark set ct mark & 0xffffff00 | 0x1 counter"
-PORT_53 = "meta l4proto { tcp, udp } th dport 53"
+FLOWS = "meta l4proto { tcp, udp } th dport"
+PORT_53 = f"{FLOWS} 53"
 
 
 def test_the_articles_domains_are_led_into_the_tunnel_by_these_rules() -> None:
@@ -24,7 +30,7 @@ def test_the_articles_domains_are_led_into_the_tunnel_by_these_rules() -> None:
         "meta mark & 0xff == 0x1 return",
         "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
         "ct direction reply return",
-        f"{PORT_53} return",
+        f"{FLOWS} {{ 53, 853 }} return",
         # The article's tunnel has no v6 address: who was told of one hears at once that it leads nowhere.
         "ip6 daddr @wg_domains6 meta l4proto tcp counter reject with tcp reset",
         "ip6 daddr @wg_domains6 counter reject with icmpx admin-prohibited",
@@ -55,6 +61,7 @@ def test_what_is_forwarded_goes_the_same_way() -> None:
         "fib daddr type local return",
         "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
         "ct direction reply return",
+        f"{FLOWS} {{ 53, 853 }} return",
         *rules_of(ARTICLE, "output")[-4:],
     ]
 
@@ -69,6 +76,7 @@ def test_every_chain_has_its_place() -> None:
         "prerouting": ("filter", "prerouting", -150, "accept"),
         "output_nat": ("nat", "output", -100, "accept"),
         "refuse": ("filter", "output", 0, "accept"),
+        "refuse_forwarded": ("filter", "forward", 0, "accept"),
         "last_door": ("filter", "postrouting", -150, "accept"),
         "postrouting": ("nat", "postrouting", 100, "accept"),
     }
@@ -94,11 +102,11 @@ def test_without_the_redirect_port_53_is_like_any_other() -> None:
 
 def test_bypassed_servers_are_neither_redirected_nor_kept_from_the_tunnel() -> None:
     table = make_table(config_with({"dns.bypass": BYPASS}))
-    for chain, end in (("output_nat", "counter redirect to :53"), ("output", "return")):
-        exempt = [rule for rule in rules_of(table, chain) if rule.endswith(f"{PORT_53} {end}")]
+    for chain, end in (("output_nat", "53 counter redirect to :53"), ("output", "{ 53, 853 } return")):
+        exempt = [rule for rule in rules_of(table, chain) if rule.endswith(f"{FLOWS} {end}")]
         assert exempt == [
-            f"ip daddr != {{ 192.0.2.77 }} {PORT_53} {end}",
-            f"ip6 daddr != {{ 2001:db8::77 }} {PORT_53} {end}",
+            f"ip daddr != {{ 192.0.2.77 }} {FLOWS} {end}",
+            f"ip6 daddr != {{ 2001:db8::77 }} {FLOWS} {end}",
         ]
 
 
@@ -118,7 +126,7 @@ def test_what_has_no_v6_route_of_its_own_does_not_slip_into_the_tunnel() -> None
     wg = WG.replace("::/0", "::/1, 8000::/1, 2001:db8:7::/48")
     inside = "{ 2001:db8:7::/48, fd00:1::/64 }"
     match = f'meta mark & 0xff != 0x1 oifname "wg0" ip6 daddr != {inside}'
-    assert rules_of(make_table(config_with({}, wg)), "refuse")[-2:] == [
+    assert rules_of(make_table(config_with({}, wg)), "refuse")[1:3] == [
         f"{match} meta l4proto tcp counter reject with tcp reset",
         f"{match} counter reject with icmpx admin-prohibited",
     ]
@@ -178,3 +186,106 @@ def test_another_mark_makes_other_comments() -> None:
     other = make_table(config_with({"routing.fwmark": "0x2"}))
     ours = {rule.comment for rule in all_rules(make_table(config_with({}))) if "0x1" in rule.text}
     assert ours.isdisjoint(rule.comment for rule in all_rules(other))
+
+
+# -- other ways to ask
+
+
+def refusals(port: int) -> list[str]:
+    return [
+        f"th dport {port} meta l4proto tcp counter reject with tcp reset",
+        f"th dport {port} counter reject with icmpx admin-prohibited",
+    ]
+
+
+def shortened(rules: list[str]) -> list[str]:
+    """The rules without the members of the sets of resolvers."""
+    return [re.sub(r"(daddr !=) \{[^}]+\}", r"\1 RESOLVERS", rule) for rule in rules]
+
+
+SCREEN = [
+    f"{FLOWS} != {{ 53, 443, 853 }} return",
+    "meta l4proto != { tcp, udp } return",
+    "th dport 443 ip daddr != RESOLVERS return",
+    "th dport 443 ip6 daddr != RESOLVERS return",
+]
+ALL_REFUSED = [*refusals(443), *refusals(853), *refusals(53)]
+
+
+def test_who_asks_somebody_else_is_refused_and_whoever_asks_nothing_leaves_first() -> None:
+    assert shortened(rules_of(ARTICLE, "refuse")) == [
+        'oifname "lo" return',
+        *SCREEN,
+        "meta mark & 0xff { 0xfe, 0x1 } return",
+        "fib daddr type local return",
+        *ALL_REFUSED,
+    ]
+
+
+def test_who_is_forwarded_is_refused_the_same_but_for_what_somebody_leads_on_purpose() -> None:
+    assert shortened(rules_of(ARTICLE, "refuse_forwarded")) == [
+        *SCREEN,
+        "ct status dnat return",
+        "th dport 443 meta mark & 0xff { 0x1 } return",
+        *ALL_REFUSED,
+    ]
+
+
+@pytest.mark.parametrize("off", list(product([False, True], repeat=3)))
+def test_each_refusal_can_be_switched_off_by_itself(off: tuple[bool, ...]) -> None:
+    keys = {"dns.redirect": 53, "dns.refuse_doh": 443, "dns.refuse_tls": 853}
+    left = [port for port, without in zip(keys.values(), off, strict=True) if not without]
+    table = make_table(
+        config_with({key: "false" for key, without in zip(keys, off, strict=True) if without}, ARTICLE_WG)
+    )
+    for chain, before in (("refuse", ['oifname "lo" return']), ("refuse_forwarded", [])):
+        rules = rules_of(table, chain)
+        if not left:
+            assert rules == before
+            continue
+        assert rules[len(before)] == f"{FLOWS} != {{ {', '.join(map(str, left))} }} return"
+        refused = [rule for rule in rules if "reject" in rule]
+        assert refused == [rule for port in (443, 853, 53) if port in left for rule in refusals(port)]
+        assert any("443 ip" in rule for rule in rules) == (443 in left)
+    marked = [rule for rule in rules_of(table, "output") if rule.startswith(FLOWS)]
+    unmarked = [port for port in left if port != 443]
+    assert marked == ([f"{FLOWS} {{ {', '.join(map(str, unmarked))} }} return"] if unmarked else [])
+
+
+def test_servers_of_the_configuration_may_be_asked_over_https_and_bypassed_ones_everything() -> None:
+    config = config_with(
+        {
+            "dns.default": '["9.9.9.9"]',
+            "dns.tunneled": '["https://8.8.8.8/dns-query#dns.google"]',
+            "dns.forward": '{ "a.b" = ["https://[2620:fe::fe]/dns-query#dns.quad9.net"] }',
+            "dns.bypass": '["1.1.1.1", "2606:4700:4700::1111"]',
+        }
+    )
+    for chain in ("refuse", "refuse_forwarded"):
+        rules = rules_of(make_table(config), chain)
+        known = [
+            ip_network(text)
+            for rule in rules
+            if rule.startswith("th dport 443 ip") and rule.endswith("return")
+            for text in rule.partition("{ ")[2].partition(" }")[0].split(", ")
+        ]
+        for asked in ("9.9.9.9", "8.8.8.8", "2620:fe::fe", "1.1.1.1", "2606:4700:4700::1111"):
+            assert not any(ip_address(asked) in network for network in known), asked
+        for other in ("9.9.9.10", "8.8.4.4", "2620:fe::9", "1.0.0.1", "2606:4700:4700::1001", "45.90.28.9"):
+            assert any(ip_address(other) in network for network in known), other
+        bypass = ["ip daddr { 1.1.1.1 } return", "ip6 daddr { 2606:4700:4700::1111 } return"]
+        assert [rule for rule in rules if rule in bypass] == bypass
+        assert rules.index(bypass[1]) < rules.index(refusals(443)[0])
+
+
+def test_where_every_known_resolver_is_a_server_of_ours_none_is_refused() -> None:
+    servers = [f'"{address}"' for network in known_resolvers(4) for address in network]
+    rules = rules_of(make_table(config_with({"dns.bypass": f"[{', '.join(servers)}]"})), "refuse")
+    assert "th dport 443 meta nfproto ipv4 return" in rules
+
+
+def test_what_is_counted_is_known_by_the_reason_in_its_comment() -> None:
+    counted = {reason(rule): rule.text for rule in all_rules(ARTICLE) if reason(rule) in COUNTED.values()}
+    assert counted.keys() == set(COUNTED.values())
+    assert all(" counter re" in text for text in counted.values())
+    assert reason(FilterRule("", "somebody's")) == ""

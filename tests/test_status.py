@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from splitwgd.diff import compare
 from splitwgd.kernel import Observed
-from splitwgd.objects import Endpoint, PeerState
+from splitwgd.objects import Endpoint, FilterRule, PeerState, Table
 from splitwgd.plan import Facts, Plan, make_plan
+from splitwgd.ruleset import COUNTED
 from splitwgd.status import make_status, status_line
 from tests.samples import PATH, PRIVATE_KEY, PUBLIC_KEY, config_with
 
@@ -83,6 +85,26 @@ def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
 
 def test_addresses_are_told_by_set() -> None:
     assert status()["addresses"] == {"wg_domains4": 2, "wg_domains6": 1}
+
+
+def test_what_was_met_of_other_ways_to_ask_is_added_up_by_kind() -> None:
+    """Each rule that a kind has counts one more than the one before it, and all other rules count a million."""
+    (table,) = [obj for obj in PLAN.objects.values() if isinstance(obj, Table)]
+    counts, chains = dict.fromkeys(COUNTED, 0), []
+    for chain in table.chains:
+        rules: list[FilterRule] = []
+        for rule in chain.rules:
+            packets = 1_000_000
+            for kind, why in COUNTED.items():
+                if rule.comment.startswith(why):
+                    packets = len(rules)
+                    counts[kind] += packets
+            rules.append(FilterRule(f"counter packets {packets} bytes 7", rule.comment))
+        chains.append(replace(chain, rules=tuple(rules)))
+    assert all(counts.values()) and max(counts.values()) < 1_000_000
+    found = PLAN | Plan.of([replace(table, chains=tuple(chains))])
+    assert status(found=found)["bypasses"] == counts
+    assert set(status()["bypasses"].values()) == set(status(found=Plan.empty())["bypasses"].values()) == {0}
 
 
 def test_what_is_wanted_held_and_different_is_told_in_words() -> None:

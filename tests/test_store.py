@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from splitwgd.errors import ConfigError
 from splitwgd.names import parse_pattern
-from splitwgd.store import PIECE, Disk, add_domain, remove_domain
+from splitwgd.store import PIECE, Disk, add_domain, keep, remove_domain, set_aside, state_path
 
 SHAPES = {
     "lines": '# top\n[tunneled]\ndomains = [\n    "a.example",  # why a\n    # before b\n    "b.example",\n]\n# tail\n',
@@ -222,3 +223,73 @@ def test_a_stamp_is_another_after_each_way_of_writing(tmp_path: Path) -> None:
 def test_what_is_no_plain_file_has_no_stamp(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert [Disk().stamp(str(path)) for path in (tmp_path / "pipe", tmp_path, tmp_path / "none", "\0")] == [()] * 4
+
+
+# -- what splitwgd keeps for itself
+
+
+def test_a_kept_file_is_roots_own_and_replaced_whole(tmp_path: Path) -> None:
+    file = tmp_path / "learned.json"
+    keep(str(file), [b"one ", b"two"])
+    before = file.stat()
+    assert (file.read_bytes(), stat.S_IMODE(before.st_mode)) == (b"one two", 0o600)
+    file.chmod(0o644)
+    keep(str(file), iter([b"three"]))
+    assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"three", 0o600)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_cannot_be_kept_leaves_what_was_kept_before(tmp_path: Path) -> None:
+    file = tmp_path / "learned.json"
+    keep(str(file), [b"one"])
+
+    def pieces() -> Iterator[bytes]:
+        yield b"two"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        keep(str(file), pieces())
+    assert file.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [file]
+    with pytest.raises(FileNotFoundError):
+        keep(str(tmp_path / "none" / "learned.json"), [b"one"])
+
+
+def test_what_a_power_cut_left_half_written_is_in_nobodys_way(tmp_path: Path) -> None:
+    file, half = tmp_path / "learned.json", tmp_path / "learned.json.new"
+    half.write_bytes(b"half of something long")
+    keep(str(file), [b"one"])
+    assert file.read_bytes() == b"one" and not half.exists()
+
+
+def test_nobodys_symlink_is_followed_into_another_file(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"other")
+    (tmp_path / "learned.json.new").symlink_to("other")
+    with pytest.raises(OSError, match="symbolic links"):
+        keep(str(tmp_path / "learned.json"), [b"one"])
+    assert (tmp_path / "other").read_bytes() == b"other"
+
+
+def test_what_is_set_aside_makes_room_and_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "learned.json"
+    for text in (b"one", b"two"):
+        file.write_bytes(text)
+        aside = Path(set_aside(str(file)))
+        assert aside == tmp_path / "learned.json.damaged"
+        assert aside.read_bytes() == text and not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("folders", "path"),
+    [
+        (None, "/var/lib/splitwg/learned.json"),
+        ("", "/var/lib/splitwg/learned.json"),
+        ("/a/b", "/a/b/learned.json"),
+        ("/a/b:/c", "/a/b/learned.json"),
+    ],
+)
+def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, folders: str | None, path: str) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    if folders is not None:
+        monkeypatch.setenv("STATE_DIRECTORY", folders)
+    assert state_path() == path

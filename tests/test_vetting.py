@@ -15,7 +15,7 @@ from splitwgd.config import Config
 from splitwgd.local import local_patterns
 from splitwgd.message import NOERROR, fit_reply
 from splitwgd.names import Name, parse_name
-from splitwgd.vetting import OF_AN_ANSWER, Vetting
+from splitwgd.vetting import OF_AN_ANSWER, RememberedLead, Vetting
 from splitwgd.zones import Zones
 from tests.samples import answer, ask
 from tests.worlds import WG, make_config
@@ -375,6 +375,42 @@ def test_a_name_that_is_answered_here_cannot_be_led_away(target: str) -> None:
     assert desk.vetting.find(parse_name(target)).local
     desk.vetting.follow(https("www.example.com", target), desk.tunnel, NOW)
     assert desk.vetting.find(parse_name(target)).local
+
+
+# -- after a restart
+
+
+def test_leads_outlive_a_restart_where_their_origins_are_still_tunneled() -> None:
+    before = Desk()
+    before.vetting.follow(https("www.example.com", "cdn.example.net"), before.tunnel, NOW)
+    before.vetting.follow(https("b.example.com", "other.example.net"), before.tunnel, NOW)
+    kept = before.vetting.remember(NOW + 3899)
+    assert kept == [
+        RememberedLead(CDN, WWW, NOW + 3900),
+        RememberedLead(OTHER, parse_name("b.example.com"), NOW + 3900),
+    ]
+    assert before.vetting.remember(NOW + 3900) == [], "their records have been forgotten everywhere"
+    another = zones(make_config(domains='"=www.example.com"'))
+    after = Vetting(another, Admission(), print)
+    after.recall(kept)
+    assert (after.find(CDN), after.find(OTHER)) == (another.find(WWW), another.default)
+    assert after.holder(reply_of("cdn.example.net", "cdn.example.net. 60 IN A 192.0.2.1")) == WWW
+    assert after.remember(NOW) == kept[:1]
+
+
+@pytest.mark.parametrize("target", ["localhost", "b.example.com", "a.corp.example"])
+def test_a_restart_leads_away_no_name_that_has_a_place_of_its_own(target: str) -> None:
+    desk, name = Desk(), parse_name(target)
+    before = desk.vetting.find(name)
+    desk.vetting.recall([RememberedLead(name, WWW, NOW)])
+    assert desk.vetting.find(name) == before and desk.vetting.leads == {}
+
+
+def test_leads_from_before_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitwgd.vetting, "_LEADS_LIMIT", 3)
+    desk = Desk()
+    desk.vetting.recall(RememberedLead(parse_name(f"t{number}.example.net"), WWW, NOW) for number in range(9))
+    assert len(desk.vetting.leads) == 3
 
 
 # -- another configuration

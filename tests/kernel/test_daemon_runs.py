@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,8 @@ from splitwgd.control import NoDaemon, ask
 from splitwgd.errors import SplitwgError
 from splitwgd.kernel import Kernel
 from splitwgd.plan import Plan
-from tests.kernel.spaces import sh
+from tests.kernel.spaces import Wire, sh
+from tests.kernel.test_guard import LEARNED, remember
 from tests.kernel.test_netlink import FOREIGN, world
 from tests.kernel.test_reconciler import elements
 from tests.lab.hosts import ROOT
@@ -44,9 +47,9 @@ config = "wg0.conf"
 class Program:
     """splitwgd in this namespace, as a child."""
 
-    def __init__(self, house: Path) -> None:
+    def __init__(self, house: Path, *options: str) -> None:
         code = "import sys; from splitwgd.daemon import main; sys.argv[0] = 'splitwgd'; main()"
-        argv = [sys.executable, "-c", code, "--config", str(house / "domains.toml")]
+        argv = [sys.executable, "-c", code, "--config", str(house / "domains.toml"), *options]
         self.log = house / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -67,6 +70,8 @@ class Program:
 @pytest.fixture
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    (tmp_path / "state").mkdir()
     (tmp_path / "wg0.conf").write_text(WG)
     write(tmp_path, '"example.com"')
     return tmp_path
@@ -239,6 +244,84 @@ def test_teardown_leaves_the_world_as_it_was(start: Callable[[], Program], house
     kernel = Kernel()
     assert kernel.observe(None).plan == Plan.empty()
     kernel.close()
+
+
+# -- over a reboot
+
+
+def reboot(house: Path) -> None:
+    """The kernel holds nothing of ours any more; the disk does."""
+    sh("nft delete table inet wg_routing; ip route flush table 100; ip -6 route flush table 100")
+    sh("ip rule del priority 100; ip -6 rule del priority 100; ip link del wg0", check=False)
+    assert (house / "state/learned.json").exists()
+
+
+def test_what_was_learned_outlives_a_reboot_and_the_guard_closes_it_first(
+    start: Callable[[], Program], servers: None, house: Path
+) -> None:
+    write(house, '"example.com", "example.net"')
+    program = start().ready()
+    sh("nft add element inet wg_routing wg_domains4 '{ 203.0.113.9 timeout 1000s comment \"a.example.com\" }'")
+    assert program.end(signal.SIGKILL) == -9
+    program = start().ready()
+    assert program.end() == 0
+    reboot(house)
+    assert Program(house, "--guard").process.wait(20) == 0
+    assert {address: element.name for address, element in elements().items()} == {"203.0.113.9": "a.example.com"}
+    assert 900 < elements()["203.0.113.9"].seconds <= 1001
+    assert "wg0" not in sh("ip -br link")
+    start().ready()
+    assert ask({"do": "status"})["addresses"] == {"wg_domains4": 1}
+    assert ask({"do": "status"})["differs"] == []
+
+
+def test_from_the_guard_over_the_start_to_a_crash_and_another_start_nothing_opens(
+    start: Callable[[], Program], house: Path, wire: Callable[[str, str], Wire]
+) -> None:
+    uplink = wire("eth0", "tun")
+    sh("ip addr add 198.51.100.2/24 dev eth0; ip route add default dev eth0; ip -6 route add default dev eth0")
+    remember(*LEARNED)
+    with sending(b"-before-", *LEARNED):
+        wait_until(lambda: len(uplink.carried(b"-before-")) > 10)
+    assert Program(house, "--guard").process.wait(20) == 0
+    with sending(b"-secret-", *LEARNED, "203.0.113.8"):
+        start().ready().end(signal.SIGKILL)
+        start().ready()
+        assert Program(house, "--guard").process.wait(20) == 0
+    assert ask({"do": "status"})["differs"] == []
+    assert len(uplink.carried(b"-secret-")) > 100, "the plain address, as a control"
+    plain = ip_address("203.0.113.8").packed
+    assert [packet for packet in uplink.carried(b"-secret-") if plain not in packet] == []
+
+
+@contextmanager
+def sending(payload: bytes, *addresses: str) -> Iterator[None]:
+    """A packet to each of them every two milliseconds, each a flow of its own."""
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.wait(0.002):
+            for address in addresses:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                with socket.socket(family, socket.SOCK_DGRAM) as sock, suppress(OSError):
+                    sock.sendto(payload, (address, 9))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_with_a_broken_configuration_the_guard_touches_nothing(house: Path, space: object) -> None:
+    before = world()
+    write(house, '"two words"')
+    guard = Program(house, "--guard")
+    assert guard.process.wait(20) == 2
+    assert guard.said("a space cannot be in a name") and guard.said("nothing is closed with this configuration")
+    assert world() == before
 
 
 def test_status_without_a_daemon_tells_what_the_kernel_holds(start: Callable[[], Program], house: Path) -> None:

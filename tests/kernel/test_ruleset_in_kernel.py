@@ -13,8 +13,9 @@ from splitwgd.config import Config
 from splitwgd.errors import KernelError
 from splitwgd.nft import Nft
 from splitwgd.objects import Element, Route, Rule, Set, Table
-from splitwgd.plan import Facts, make_plan
+from splitwgd.plan import Facts, Plan, make_plan
 from splitwgd.ruleset import make_table
+from splitwgd.status import bypasses
 from splitwgd.transaction import read_table, table_text
 from tests.kernel.spaces import Space, Wire, echoed, json_of, sh
 from tests.kernel.test_reconciler import elements, insert
@@ -32,6 +33,9 @@ CONFIGS = {
     "neighbours that are no network": make_config(networks='"192.0.2.1/32", "192.0.2.2/31", "192.0.2.4/30"'),
     "servers bypassed": make_config(dns='bypass = ["192.0.2.53", "2001:db8::53"]'),
     "no redirect": make_config(dns="redirect = false"),
+    "resolvers bypassed": make_config(dns='bypass = ["8.8.8.8", "45.90.28.7", "2620:fe::fe"]'),
+    "nothing refused": make_config(dns="redirect = false\nrefuse_tls = false\nrefuse_doh = false"),
+    "DNS over TLS allowed": make_config(dns="refuse_tls = false"),
     "another mark": make_config(routing="fwmark = 0x20000\nfwmask = 0xff0000"),
     "the highest bit": make_config(routing="fwmark = 0x80000000\nfwmask = 0xc0000000"),
     "all bits": make_config(routing="fwmark = 51820\nfwmask = 0xffffffff"),
@@ -201,11 +205,12 @@ class House:
 
 MEMBERS = ["203.0.113.1", "2001:db8:1::1"]
 STRANGERS = ["203.0.113.2", "2001:db8:1::2"]
+HOUSE = make_config(networks='"192.0.2.0/24", "2001:db8:2::/48"')
 
 
 @pytest.fixture
 def house(wire: Callable[[str, str], Wire]) -> House:
-    return House(wire, make_config(networks='"192.0.2.0/24", "2001:db8:2::/48"'))
+    return House(wire, HOUSE)
 
 
 @contextlib.contextmanager
@@ -564,3 +569,143 @@ def test_the_mss_is_clamped_to_the_tunnel(house: House) -> None:
         syn = house.tunnel.wait_for(ip(MEMBERS[0]).packed)
     assert syn[33] & 0x12 == 0x02
     assert syn[40:44] == b"\x02\x04" + (1280 - 40).to_bytes(2, "big")
+
+
+# -- other ways to ask
+
+RESOLVERS = ["8.8.8.8", "2001:4860:4860::8888", "45.90.28.33", "2a07:a8c0::1:2345"]
+WAYS = [(to, port) for to in (*STRANGERS, *MEMBERS) for port in (53, 853)] + [(to, 443) for to in RESOLVERS]
+OTHER_WAYS = [(to, port) for to, port in WAYS if port != 53]
+
+
+def refused(sock: socket.socket, to: str, port: int) -> bool:
+    """Whether an error comes at once; else nothing does, since the test is the other end."""
+    with sock:
+        sock.settimeout(1)
+        try:
+            sock.connect((to, port))
+            sock.send(b"asked elsewhere")
+            sock.recv(100)
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+    raise AssertionError("somebody has answered")
+
+
+def sent_to(house: House, to: str, port: int) -> list[bytes]:
+    """The packets so far that have left for this address and port; the destination ends the fixed header of IP."""
+    wanted, packets = ip(to).packed, [*house.uplink.drain(), *house.tunnel.drain()]
+    ends = ((packet, packet.find(wanted) + len(wanted)) for packet in packets if wanted in packet)
+    return [packet for packet, end in ends if packet[end + 2 : end + 4] == port.to_bytes(2, "big")]
+
+
+def met() -> dict[str, int]:
+    table = found(Nft())
+    assert table is not None
+    return {kind: count for kind, count in bypasses(Plan.of([table])).items() if count}
+
+
+KINDS = pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+
+
+@KINDS
+@pytest.mark.parametrize(("to", "port"), OTHER_WAYS)
+def test_who_asks_another_way_is_refused_at_once_and_counted(
+    house: House, to: str, port: int, kind: socket.SocketKind
+) -> None:
+    assert refused(socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, kind), to, port)
+    all_is_sent(house, house.uplink)
+    all_is_sent(house, house.tunnel)
+    assert not sent_to(house, to, port)
+    assert met() == {{853: "refused_tls", 443: "refused_https"}[port]: 1}
+
+
+@pytest.mark.parametrize(("to", "port"), [(to, 443) for to in STRANGERS] + [(to, 8443) for to in RESOLVERS])
+def test_web_sites_and_other_ports_of_resolvers_are_let_through(house: House, to: str, port: int) -> None:
+    send(to, b"let through", port=port)
+    house.uplink.wait_for(b"let through")
+    assert met() == {}
+
+
+@pytest.mark.parametrize(("mark", "way"), [(0xFE, "uplink"), (0x1, "tunnel")])
+@pytest.mark.parametrize(("to", "port"), OTHER_WAYS)
+def test_our_own_sockets_ask_whom_they_like(house: House, to: str, port: int, mark: int, way: str) -> None:
+    send(to, b"of ours", mark, port=port)
+    getattr(house, way).wait_for(b"of ours")
+    assert met() == {}
+
+
+@pytest.mark.parametrize("port", [53, 443, 853])
+@pytest.mark.parametrize("to", RESOLVERS[:2])
+def test_a_bypassed_server_may_be_asked_in_every_way(wire: Callable[[str, str], Wire], to: str, port: int) -> None:
+    house = House(wire, make_config(dns=f'bypass = ["{RESOLVERS[0]}", "{RESOLVERS[1]}"]'))
+    send(to, b"bypassed", port=port)
+    house.uplink.wait_for(b"bypassed")
+
+
+@pytest.mark.parametrize("to", RESOLVERS[:2])
+def test_a_resolver_that_is_tunneled_is_asked_through_the_tunnel(house: House, to: str) -> None:
+    insert(to)
+    send(to, b"tunneled", port=443)
+    house.tunnel.wait_for(b"tunneled")
+    assert met() == {}
+
+
+@pytest.mark.parametrize(("to", "port"), WAYS)
+def test_a_socket_from_before_the_rules_does_not_get_past_them(house: House, to: str, port: int) -> None:
+    """Conntrack has its flow then, and NAT will not look at it again."""
+    sh("nft 'table inet wall { chain c { type filter hook output priority 0; ct state new; }; }'")
+    table = found(Nft())
+    sh("nft flush table inet wg_routing")
+    with udp(to) as sock:
+        sock.connect((to, port))
+        sock.send(b"early")
+        house.uplink.wait_for(b"early")
+        Nft().run(table_text(make_table(HOUSE), table))
+        with pytest.raises(PermissionError):
+            sock.send(b"late")
+    all_is_sent(house, house.uplink)
+    assert not house.uplink.carried(b"late") and not house.tunnel.carried(b"late")
+    assert list(met().values()) == [1]
+
+
+@KINDS
+def test_a_container_is_refused_every_other_way_and_plain_questions_too(
+    house: House, container: Space, kind: socket.SocketKind
+) -> None:
+    for to, port in WAYS:
+        with container.inside():
+            sock = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, kind)
+        assert refused(sock, to, port), (to, port)
+    all_is_sent(house, house.uplink)
+    all_is_sent(house, house.tunnel)
+    for to, port in WAYS:
+        assert not sent_to(house, to, port)
+    assert met() == {"refused_plain": 4, "refused_tls": 4, "refused_https": 4}
+
+
+def from_container(container: Space, to: str, port: int, token: bytes) -> None:
+    with container.inside():
+        sock = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        sock.sendto(token, (to, port))
+
+
+def test_a_container_is_let_through_to_what_is_no_resolver_or_is_tunneled(house: House, container: Space) -> None:
+    insert(RESOLVERS[0])
+    from_container(container, RESOLVERS[0], 443, b"a tunneled resolver")
+    house.tunnel.wait_for(b"a tunneled resolver")
+    for to, port in ((STRANGERS[0], 443), (STRANGERS[1], 443), (RESOLVERS[1], 8443)):
+        from_container(container, to, port, b"to %d" % port)
+        house.uplink.wait_for(b"to %d" % port)
+        house.uplink.seen.clear()
+    assert met() == {}
+
+
+def test_what_a_container_engine_leads_to_a_server_reaches_it(house: House, container: Space) -> None:
+    engine = "table inet engine { chain c { type nat hook prerouting priority -100; udp dport 53 dnat ip to %s; }; }"
+    sh(f"nft '{engine % '203.0.113.9'}'")
+    from_container(container, STRANGERS[0], 53, b"led on purpose")
+    assert ip("203.0.113.9").packed in house.uplink.wait_for(b"led on purpose")
+    assert met() == {}
