@@ -9,6 +9,8 @@ usage() {
 usage: sudo ./do demo [--keep]   a small internet on this machine, and the article's four tests in it
        sudo ./do test [ARG...]   all tests (without root: only those that need none); ARGs go to pytest
        sudo ./do vmtest [ARG...] the tests of WireGuard in the kernel, on a Debian kernel under qemu
+       sudo ./do leaktest [--json FILE] [SCENARIO...]
+                                 what leaves in clear while things happen, beside the set-up of the article
        sudo ./do bench [--quick] [--rows 1,3] [--runs N] [--json FILE] [--document]
                                  speed and memory beside dnsmasq and smartdns, in 20 minutes (--quick: 2)
             ./do lint            ruff and mypy
@@ -144,6 +146,14 @@ vmtest)
         exec unshare --net --mount --pid --fork --kill-child --mount-proc \
             env SPLITWG_OUTER_NETNS="$(readlink /proc/self/ns/net)" PATH="$PWD/.venv/bin:$PATH" \
             .venv/bin/python -m pytest -p no:cacheprovider --timeout=600 "$@"' sh "$@"
+    ;;
+leaktest)
+    need_root leaktest
+    shift
+    # dnsmasq-base is dnsmasq without a service: the other half of the table.
+    install_system dnsmasq:dnsmasq-base setpriv:util-linux
+    install_python
+    enclosed .venv/bin/python -m tests.lab.leaktest --article "$@"
     ;;
 bench)
     need_root bench

@@ -1,22 +1,39 @@
-"""The promise, counted at the ISP: nothing of a tunneled name in clear, whatever happens to the daemon."""
+"""The promise, counted at the ISP: nothing of a tunneled name in clear, whatever happens (see docs/leaks.md)."""
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
-from .capture import Seen
+from .leaktest import ALL_TUNNELED, Ours, Scene, play
 from .machine import CONFIG, Machine
-from .world import Lab
+from .scenarios import (
+    PLAIN,
+    SCENARIOS,
+    TUNNELED,
+    address_changed,
+    chain_flushed,
+    everything_at_once,
+    ruleset_flushed,
+    sets_flushed,
+    table_deleted,
+)
 
-TUNNELED = ("203.0.113.10", "2001:db8:1::10")
-PLAIN = ("203.0.113.20", "2001:db8:1::20")
-FRESH = ("203.0.113.100/30", "203.0.113.104/29", "203.0.113.112/28", "203.0.113.128/25", "2001:db8:1:f::/64")
-ALL_TUNNELED = (*TUNNELED, *FRESH)
+# What is not as it should be, measured on two busy cores: until the repair, since the table is what marks.
+KNOWN = {
+    ruleset_flushed: "2,726 packets in 2.6 s",
+    table_deleted: "2,429 packets in 2.3 s",
+    sets_flushed: "244 packets in 0.2 s",
+    chain_flushed: "176 packets in 0.2 s",
+    everything_at_once: "77 packets in 0.1 s",
+    address_changed: "no packet, but wireguard-go keeps the old source address, and the tunnel stays dead",
+}
+PLAYED = [
+    pytest.param(each, marks=pytest.mark.xfail(strict=False, reason=KNOWN[each])) if each in KNOWN else each
+    for each in SCENARIOS
+]
 
 
 def learn(machine: Machine) -> None:
@@ -25,103 +42,11 @@ def learn(machine: Machine) -> None:
     assert machine.dig("tunneled.example", "AAAA") == [TUNNELED[1]]
 
 
-@contextmanager
-def nothing_in_clear(lab: Lab) -> Iterator[Seen]:
-    """A stream of new flows to tunneled and plain addresses, and lookups of fresh tunneled names, all the
-    while; the ISP must see the plain ones (its eyes are open) and nothing of the others."""
-    with lab.capture() as seen:
-        stream = lab.stream(*TUNNELED, *PLAIN)
-        lookups = lab.lookups(pattern="n{}.fresh.tunneled.example", every=20, patience=1)
-        try:
-            yield seen
-        finally:
-            lookups.stop()
-            stream.stop()
-    assert len(seen.from_client_to(*PLAIN)) > 100
-    assert seen.from_client_to(*ALL_TUNNELED)[:5] == []
-    assert seen.questions("tunneled.example")[:5] == []
-    assert seen.from_client_to("10.1.0.0/24", "fd00:10:1::/64")[:5] == []
-
-
-def steady(machine: Machine) -> None:
-    time.sleep(2)
-
-
-def tunnel_down_and_up(machine: Machine) -> None:
-    machine.splitwg("down")
-    time.sleep(1)
-    machine.splitwg("up")
-
-
-def killed_and_started(machine: Machine) -> None:
-    machine.end(signal.SIGKILL)
-    time.sleep(1)
-    machine.start()
-
-
-def terminated_and_started(machine: Machine) -> None:
-    assert machine.end(signal.SIGTERM) == 0
-    time.sleep(1)
-    machine.start()
-
-
-def reloaded(machine: Machine) -> None:
-    for number in range(5):
-        machine.configure(CONFIG.replace('"blocked.example"', f'"blocked.example", "number-{number}.example"'))
-        machine.signal(signal.SIGHUP)
-        time.sleep(0.3)
-    machine.configure(CONFIG + "\n[routing]\nfwmark = 0x2\n")
-    machine.splitwg("add", "later.example")
-
-
-def link_deleted(machine: Machine) -> None:
-    machine.lab.client.run("ip", "link", "del", "wg0")
-    machine.wait_for_log("putting right")
-
-
-def userspace_killed(machine: Machine) -> None:
-    """wireguard-go, where that is what carries the tunnel; else its link goes."""
-    if machine.lab.client.run("pkill", "-KILL", "-f", "wireguard-go -f wg0", check=False).returncode:
-        machine.lab.client.run("ip", "link", "del", "wg0")
-    machine.wait_for_log("putting right")
-
-
-def endpoint_silent(machine: Machine) -> None:
-    with machine.lab.vpn_silent():
-        time.sleep(1.5)
-
-
-def routes_and_rules_flushed(machine: Machine) -> None:
-    """The last door holds while the reconciler brings them back."""
-    machine.lab.client.run("ip", "route", "flush", "table", "100")
-    machine.lab.client.run("ip", "rule", "del", "priority", "100")
-    machine.lab.client.run("ip", "-6", "rule", "del", "priority", "100")
-    machine.wait_for_log("putting right")
-
-
-@pytest.mark.parametrize(
-    "happens",
-    [
-        steady,
-        tunnel_down_and_up,
-        killed_and_started,
-        terminated_and_started,
-        reloaded,
-        link_deleted,
-        userspace_killed,
-        endpoint_silent,
-        routes_and_rules_flushed,
-    ],
-)
-def test_nothing_in_clear_while(happens: Callable[[Machine], None], machine: Machine) -> None:
-    machine.start()
-    learn(machine)
-    with nothing_in_clear(machine.lab):
-        time.sleep(0.5)
-        happens(machine)
-        time.sleep(0.5)
-    machine.wait_for(lambda: machine.lab.caller(TUNNELED[0]) == machine.lab.vpn_v4, "the tunnel's return")
-    machine.wait_for(lambda: machine.lab.caller(TUNNELED[1]) == machine.lab.vpn_v6, "the tunnel's return")
+@pytest.mark.parametrize("scenario", PLAYED, ids=lambda scenario: scenario.__name__)
+def test_nothing_in_clear_while(scenario: Callable[[Scene], None], machine: Machine) -> None:
+    result = play(scenario, Ours(machine))
+    assert (result.packets, result.questions) == (0, 0), result
+    assert result.works, result
 
 
 def test_the_control_without_the_daemon_everything_is_seen(machine: Machine) -> None:

@@ -1,0 +1,362 @@
+"""What leaves in clear while things happen, counted: `python -m tests.lab.leaktest`, in the enclosure (see `do`).
+
+A client under load goes through the scenarios, with splitwgd on it and, if wished, with the article's set-up. Exit
+status: 0 nothing of splitwgd's in clear, 1 something, or a scenario that could not be played, 2 not possible here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import count
+
+from .article import Article
+from .capture import Packet, Seen
+from .hosts import NotEnclosed
+from .load import Traffic
+from .machine import Machine
+from .pulse import EVERY, Pulse
+from .scenarios import NOT_FOR_THE_ARTICLE, PLAIN, SCENARIOS, TUNNELED, Subject, configuration
+from .world import Lab
+from .world import lab as standing_lab
+
+FRESH = ("203.0.113.100/30", "203.0.113.104/29", "203.0.113.112/28", "203.0.113.128/25", "2001:db8:1:f::/64")
+ALL_TUNNELED = (*TUNNELED, *FRESH)
+INSIDE = ("10.1.0.0/24", "fd00:10:1::/64")
+PATIENCE = 5.0  # seconds to get whole again
+LAG = 0.1  # seconds by which the recorder may be late with the time of a packet
+Scenario = Callable[["Scene"], None]
+
+
+class Ours:
+    """splitwgd as a subject."""
+
+    name = "splitwgd"
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.lab = machine.lab
+
+    def configure(self, domains: Sequence[str], dns: str = "10.1.0.1", more: str = "") -> None:
+        """Written into the file; the daemon, if it runs, sees it by itself."""
+        runs = self.machine.process is not None
+        before = self.machine.log().count("reloaded: ") if runs else 0
+        self.machine.configure(configuration(domains, dns, more))
+        if runs:
+            self.machine.wait_for(lambda: self.machine.log().count("reloaded: ") > before, "the reload")
+
+    def start(self) -> None:
+        """The daemon, until it says that it is ready."""
+        self.machine.start()
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        if status := self.machine.end():
+            raise RuntimeError(f"splitwgd ended with {status}")
+
+    def kill(self) -> None:
+        """SIGKILL; what it started goes on."""
+        self.machine.end(signal.SIGKILL)
+
+    def pause(self, seconds: float) -> None:
+        """SIGSTOP and SIGCONT."""
+        self.machine.signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.machine.signal(signal.SIGCONT)
+
+    def down(self) -> None:
+        """`splitwg down`."""
+        self.machine.splitwg("down")
+
+    def up(self) -> None:
+        """`splitwg up`."""
+        self.machine.splitwg("up")
+
+    def close(self) -> None:
+        """Nothing of it is left."""
+        self.machine.clean()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was counted in one scenario with one subject.
+
+    lost: lookups that failed while nothing excused it. broken: long downloads, of two. whole_after: seconds from
+    what happened until everything worked; None for never. open_for: seconds from the first packet or question in
+    clear to the last. trouble: what did not go as it should.
+    """
+
+    scenario: str
+    subject: str
+    works: bool
+    packets: int
+    questions: int
+    lost: int
+    broken: tuple[str, ...]
+    whole_after: float | None
+    open_for: float
+    trouble: tuple[str, ...]
+
+    def cells(self) -> list[str]:
+        """Its part of the table."""
+        whole = "never" if self.whole_after is None else f"{self.whole_after:.1f} s" if self.whole_after else "at once"
+        counts = (self.packets, self.questions, self.lost, len(self.broken))
+        return ["yes" if self.works else "no", *(f"{number}" for number in counts), whole]
+
+
+class Scene:
+    """What a scenario acts on: the lab, the subject, and the load that runs meanwhile."""
+
+    _numbers = count(1_000_000)  # of fresh names; the pulse begins at 0
+
+    def __init__(self, subject: Subject, patience: float = PATIENCE) -> None:
+        self.subject = subject
+        self.lab: Lab = subject.lab
+        self.patience = patience
+        self.seen = Seen()
+        self.pulse = Pulse(self.lab)
+        self.trouble: list[str] = []
+        self.lost = 0  # of what the scenario asked itself
+        self._hidden: list[tuple[float, tuple[str, ...], str]] = [(0.0, (*ALL_TUNNELED, *INSIDE), "tunneled.example")]
+        self._closed: list[tuple[float, float]] = []
+        self._mended = 0.0
+        self._streams: list[Traffic] = []
+        self.whole = False
+
+    # -- for scenarios
+
+    @contextmanager
+    def load(self, without: Sequence[str] = ()) -> Iterator[None]:
+        """Starts the subject; the client is busy and watched for the length of the block, and afterwards until all
+        works again. without: kinds of probes that cannot work."""
+        self.subject.start()
+        self._learn()
+        self.pulse.without = frozenset(without)
+        with self.lab.capture() as self.seen, ExitStack() as stack:
+            self.pulse.begin()
+            stack.callback(self._end_load)
+            self.stream(*TUNNELED, *PLAIN, every=2)
+            if not self._until_whole(3):
+                self.trouble.append(f"never: {', '.join(self.pulse.lacking())}")
+            self.mended()
+            yield
+            self.wait(0.3)
+            self.whole = self._until_whole(self.patience)
+            if not self.whole:
+                self.trouble.append(f"in vain: {', '.join(self.pulse.lacking())}")
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """For this long nobody can expect an answer; whatever is lost does not count."""
+        begin = time.monotonic() - LAG  # what was under way is lost, too
+        try:
+            yield
+        finally:
+            self._closed.append((begin, time.monotonic()))
+            self.mended()
+
+    def mended(self) -> None:
+        """From now on all could work again (without it: from the beginning of the load)."""
+        self._mended = time.monotonic()
+
+    def hide(self, *addresses: str, name: str = "") -> None:
+        """From now on these addresses, and the questions for this name, are tunneled as well."""
+        self._hidden.append((time.monotonic() + LAG, addresses, name))
+
+    def client(self, command: str) -> str:
+        """A command line on the client; it has to succeed."""
+        return self.lab.client.run("sh", "-c", command).stdout
+
+    def asked(self, *argv: str) -> None:
+        """A program on the client that looks something up and prints it; else the lookup is lost."""
+        said = self.lab.client.run(*argv, check=False).stdout.splitlines()
+        self.lost += not any(line and not line.startswith(";") for line in said)  # dig's complaints begin so
+
+    def fresh(self) -> str:
+        """A tunneled name that nobody has asked for."""
+        return f"n{next(self._numbers)}.fresh.tunneled.example"
+
+    def stream(self, *addresses: str, every: float = 20) -> None:
+        """New flows to these addresses in turn, one every so many milliseconds, until the load ends."""
+        self._streams.append(self.lab.stream(*addresses, every=every))
+
+    def wait(self, seconds: float) -> None:
+        """Lets the load go on."""
+        time.sleep(seconds)
+
+    def expect(self, what: str, holds: Callable[[], bool]) -> None:
+        """This has to come true in time."""
+        until = time.monotonic() + self.patience
+        while not holds():
+            if time.monotonic() > until:
+                self.trouble.append(f"in vain: {what}")
+                return
+            time.sleep(0.05)
+
+    # -- for who plays them
+
+    def result(self, scenario: str) -> Result:
+        """What was counted. Raises RuntimeError when the ISP has not seen what it must have seen."""
+        if len(self.seen.from_client_to(*PLAIN)) < 50:
+            raise RuntimeError("the capture is blind: the plain flows are missing")
+        packets, questions = self._in_clear()
+        times = sorted(packet.time for packet in (*packets, *questions))
+        failed = [probe.sent - self._mended for probe in self.pulse.failed() if probe.sent > self._mended]
+        return Result(
+            scenario,
+            self.subject.name,
+            self.whole and not self.trouble,
+            len(packets),
+            len(questions),
+            self.lost + sum(not self._excused(probe.sent) for probe in self.pulse.failed("lookup")),
+            tuple(flow.what for flow in self.pulse.flows if flow.broken),
+            max(failed, default=-EVERY) + EVERY if self.whole else None,
+            times[-1] - times[0] if times else 0.0,
+            tuple(self.trouble),
+        )
+
+    def _in_clear(self) -> tuple[list[Packet], list[Packet]]:
+        packets: list[Packet] = []
+        questions: list[Packet] = []
+        for since, addresses, name in self._hidden:
+            asking = self.seen.questions(name) if name else []
+            questions += [packet for packet in asking if packet.time > since]
+            going = [*self.seen.from_client_to(*addresses), *self.seen.sought(*addresses)]
+            packets += [packet for packet in going if packet.time > since and not packet.question]
+        return packets, questions
+
+    def _excused(self, when: float) -> bool:
+        return any(begin <= when <= end for begin, end in self._closed)
+
+    def _learn(self) -> None:
+        """A client that has looked the tunneled site up, and may use its addresses for as long as it likes."""
+        for kind, address in zip(("A", "AAAA"), TUNNELED, strict=True):
+            dig = ("dig", "+short", "+tries=3", "+time=1", "@127.0.0.53", "tunneled.example", kind)
+            if self.lab.client.run(*dig, check=False).stdout.strip() != address:
+                self.trouble.append(f"the tunneled site's {kind} cannot be looked up")
+
+    def _until_whole(self, patience: float) -> bool:
+        until = time.monotonic() + patience
+        while self.pulse.lacking():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _end_load(self) -> None:
+        for traffic in self._streams:
+            traffic.process.kill()  # its own account is not wanted, and would take 3 s
+            traffic.process.wait()
+        self.pulse.end(patience=3 if self.whole else 0)
+
+
+def play(scenario: Scenario, subject: Subject) -> Result:
+    """One scenario with one subject, which has to be clean and not started."""
+    forget = "conntrack -F; rm -rf /var/lib/splitwg/*"  # what the scenario before this one left
+    subject.lab.client.run("sh", "-c", forget, check=False)
+    scene = Scene(subject)
+    scenario(scene)
+    return scene.result(scenario.__name__)
+
+
+# -- the table
+
+Rows = dict[str, dict[str, Result | str]]  # by scenario and subject; a text says why there is none
+_COLUMNS = ("works", "packets in clear", "questions in clear", "lookups lost", "flows broken", "whole again")
+
+
+def table(rows: Rows, subjects: Sequence[str]) -> str:
+    """In Markdown."""
+    head = ["scenario"]
+    for subject in subjects:
+        head += [f"{subject}: {_COLUMNS[0]}", *_COLUMNS[1:]]
+    lines = [head, ["---"] * len(head)]
+    for scenario in SCENARIOS:
+        if found := rows.get(scenario.__name__):
+            cells = [f"{scenario.__doc__}"]
+            for subject in subjects:
+                result = found.get(subject, "")
+                empty = [result if isinstance(result, str) else "", *[""] * (len(_COLUMNS) - 1)]
+                cells += result.cells() if isinstance(result, Result) else empty
+            lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _subject(name: str, lab: Lab) -> Ours | Article:
+    return Ours(Machine(lab)) if name == Ours.name else Article(lab)
+
+
+def run(scenarios: Sequence[Scenario], subjects: Sequence[str]) -> Rows:
+    """Each scenario with each subject, told on stderr as it goes."""
+    rows: Rows = {}
+    for number, scenario in enumerate(scenarios, 1):
+        row = rows[scenario.__name__] = {}
+        for name in subjects:
+            _say(f"{number:2}/{len(scenarios)}  {scenario.__name__:26} {name:14}", end="")
+            told = row[name] = _one(scenario, name)
+            _say(told if isinstance(told, str) else " | ".join([*told.cells(), *told.trouble]))
+    return rows
+
+
+def _one(scenario: Scenario, name: str) -> Result | str:
+    if name == Article.name and scenario in NOT_FOR_THE_ARTICLE:
+        return NOT_FOR_THE_ARTICLE[scenario]
+    try:
+        # A lab of its own: connections that one scenario has broken still send for minutes.
+        with standing_lab() as lab, closing(_subject(name, lab)) as subject:
+            return play(scenario, subject)
+    except NotEnclosed:
+        raise
+    except (AssertionError, OSError, RuntimeError, subprocess.SubprocessError) as reason:
+        # The others go on: what one of them cannot do is a result, too.
+        words = [*getattr(reason, "__notes__", ()), str(reason)]
+        return f"failed: {words[0].strip().splitlines()[0]}"
+
+
+def _say(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _options() -> argparse.Namespace:
+    names = [scenario.__name__ for scenario in SCENARIOS]
+    parser = argparse.ArgumentParser(prog="do leaktest", description="what leaves in clear while things happen")
+    parser.add_argument("--article", action="store_true", help="the set-up that splitwgd replaces, too")
+    parser.add_argument("--json", metavar="FILE", help="write all results there")
+    parser.add_argument("scenario", nargs="*", help=f"only these of: {', '.join(names)}")
+    options = parser.parse_args()
+    if unknown := set(options.scenario) - set(names):
+        parser.error(f"there is no {min(unknown)}")
+    return options
+
+
+def main() -> int:
+    """Plays what the command line asks for, and prints the table."""
+    options = _options()
+    chosen = [each for each in SCENARIOS if not options.scenario or each.__name__ in options.scenario]
+    subjects = [Ours.name, Article.name] if options.article else [Ours.name]
+    try:
+        rows = run(chosen, subjects)
+    except NotEnclosed as error:
+        _say(f"leaktest: {error}")
+        return 2
+    print(table(rows, subjects))
+    if options.json:
+        told = {
+            name: {who: each if isinstance(each, str) else asdict(each) for who, each in row.items()}
+            for name, row in rows.items()
+        }
+        with open(options.json, "w") as file:
+            json.dump(told, file, indent=1)
+    ours = [row[Ours.name] for row in rows.values()]
+    return int(any(isinstance(each, str) or each.packets or each.questions or not each.works for each in ours))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
