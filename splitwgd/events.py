@@ -51,6 +51,7 @@ class Events:
             _attach(self.nft, _from_others(unheard))
         self.nft.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, self._NFT_GROUP)
         self._own: frozenset[int] = frozenset()
+        self._others: set[int] = set()  # that this drain has met
 
     @property
     def sockets(self) -> tuple[socket.socket, socket.socket]:
@@ -59,6 +60,7 @@ class Events:
     def drain(self, sock: socket.socket) -> Heard:
         """Reads all that waits; whether any of it may concern us."""
         heard = Heard.NOTHING
+        self._others = set()
         while True:
             try:
                 data = sock.recv(65_536)
@@ -86,8 +88,10 @@ class Events:
         return heard
 
     def _is_own(self, port: int) -> bool:
-        if port not in self._own:
+        if port not in self._own and port not in self._others:
             self._own = own_ports()  # it may be a new socket
+            if port not in self._own:
+                self._others.add(port)  # to look takes milliseconds where there are many sockets
         return port in self._own
 
     def close(self) -> None:
