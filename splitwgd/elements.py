@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from splitwgd.batch import make_batch
-from splitwgd.errors import KernelError, MachineError
+from splitwgd.errors import KernelError, MachineError, MissingError
 from splitwgd.objects import Element
 
 _NETFILTER = 12
@@ -77,6 +77,8 @@ class Elements:
 def _explained(number: int) -> KernelError | MachineError:
     if number == errno.EPERM:
         return MachineError("nf_tables: Operation not permitted; run as root or with CAP_NET_ADMIN")
+    if number == errno.ENOENT:
+        return MissingError("nf_tables: No such file or directory")
     if number == errno.ENFILE:
         return KernelError("nf_tables: a set is full")
     return KernelError(f"nf_tables: {os.strerror(number)}")

@@ -49,6 +49,10 @@ class KernelError(SplitwgError):
     """The kernel refused a change. What was in force before is still in force."""
 
 
+class MissingError(KernelError):
+    """What was to be changed is not there: somebody has deleted the table or a set of it."""
+
+
 class UpstreamError(SplitwgError):
     """No server of a group gave a usable answer: says which were asked and what each did.
 

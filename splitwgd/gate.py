@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from splitwgd.elements import Elements
-from splitwgd.errors import KernelError, SplitwgError
+from splitwgd.errors import KernelError, MissingError, SplitwgError
 from splitwgd.learned import Grant, Ledger, Place, merged
 from splitwgd.names import Name
 from splitwgd.objects import Element
@@ -20,6 +20,7 @@ from splitwgd.ruleset import SET_SIZE
 log = logging.getLogger("splitwgd.dns")
 OF_A_NAME = 1024  # addresses that one name may hold
 _TRIES = 3  # of a transaction, which may meet another one
+_UNTIL_REPAIRED = 0.05  # seconds for which a table that is gone is not tried: the repair needs the time
 _QUIET = 60.0  # seconds between two complaints about the same thing
 
 Done = Callable[[bool], None]
@@ -39,6 +40,7 @@ class Gate:
         self._held: list[tuple[Grant, Done]] = []
         self._turn: list[tuple[Grant, Done]] = []  # what is being written
         self._complained: dict[str, float] = {}
+        self._missing_until = float("-inf")
 
     def hold(self, grant: Grant, done: Done) -> None:
         """Calls `done` with whether an answer with these addresses may be given: at once where nothing has to
@@ -57,6 +59,9 @@ class Gate:
         now = self.loop.time()
         together = len(held) > 1 and self._put_together([grant for grant, _ in held], now)
         for grant, done in held:
+            if not together and now < self._missing_until:
+                done(False)
+                continue
             if not together:
                 # Anew: what was to be written may be there by now, for another one of this turn.
                 grant = self.ledger.grant(grant.name, grant.places, grant.ttl, now)
@@ -70,7 +75,7 @@ class Gate:
     def _put_together(self, grants: Sequence[Grant], now: float) -> bool:
         new = merged([element for grant in grants for element in grant.new])
         renewed = merged([element for grant in grants for element in grant.renewed])
-        if not self._make_room(new, now):
+        if now < self._missing_until or not self._make_room(new, now):
             return False
         held_by = self.ledger.held_by
         for grant in grants:
@@ -94,6 +99,10 @@ class Gate:
                     self.elements.write(grant.new, grant.renewed)
                 else:
                     self.elements.put([*grant.new, *grant.renewed])
+            except MissingError as error:
+                self._missing_until = now + _UNTIL_REPAIRED
+                failure = error
+                break
             except SplitwgError as error:
                 failure = error
             else:

@@ -14,7 +14,7 @@ import pytest
 
 import splitwgd.gate
 from splitwgd.elements import Elements
-from splitwgd.errors import KernelError
+from splitwgd.errors import KernelError, MissingError
 from splitwgd.gate import Gate
 from splitwgd.learned import Grant, Ledger, Place
 from splitwgd.names import Name, parse_name
@@ -34,6 +34,7 @@ class Sets:
         self.held: dict[Place, Element] = {}
         self.failing = 0
         self.broken = ""
+        self.there = True  # else somebody has deleted their table
         self.transactions: list[tuple[int, int, int]] = []  # how many were new, renewed and gone
 
     def write(
@@ -41,6 +42,8 @@ class Sets:
     ) -> None:
         gone = list(gone)
         self.transactions.append((len(new), len(renewed), len(gone)))
+        if not self.there:
+            raise MissingError("nf_tables: No such file or directory")
         if self.failing:
             self.failing -= 1
             raise KernelError("nf_tables: Resource temporarily unavailable")
@@ -235,6 +238,28 @@ def test_an_answer_is_tried_three_times(failures: int, passes: bool) -> None:
         await turn()
         assert house.done == {"a": passes}
         assert len(house.ledger) == len(house.sets.held) == passes
+
+    play(story)
+
+
+def test_a_table_that_is_gone_is_not_tried_again_until_the_repair_had_its_time() -> None:
+    """Each try would take the time that the repair needs, on the same loop and under the kernel's same lock."""
+
+    async def story(house: House) -> None:
+        house.sets.there = False
+        for word, name, place in (("a", A, ONE), ("b", B, TWO), ("c", C, THREE)):
+            house.hold(word, name, place)
+        await turn()
+        assert house.done == {"a": False, "b": False, "c": False}
+        assert len(house.sets.transactions) == 2  # all together, and the first one alone
+        house.sets.there = True
+        house.hold("too early", A, ONE)
+        await turn()
+        assert len(house.sets.transactions) == 2
+        house.loop.ahead = splitwgd.gate._UNTIL_REPAIRED
+        house.hold("later", A, ONE)
+        await turn()
+        assert (house.done["too early"], house.done["later"]) == (False, True)
 
     play(story)
 
