@@ -177,10 +177,12 @@ class Set:
 
 @dataclass(frozen=True)
 class FilterRule:
-    """One nft rule: its text, and the comment by which it is known again (see ruleset)."""
+    """One nft rule: its text, and the comment by which it is known again (see ruleset). Of a rule that was found:
+    no text, and how many packets it has counted since it was written."""
 
     text: str = field(compare=False)
     comment: str
+    packets: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from splitwgd.kernel import Observed
 from splitwgd.objects import PeerState, Table
 from splitwgd.plan import Plan
 from splitwgd.ruleset import COUNTED, reason
-from splitwgd.transaction import packets_of
 
 # A peer that carries traffic renews its session every 120 s and gives it up after 180 s (WireGuard paper, §6.1).
 SESSION = 180
@@ -67,7 +66,7 @@ def bypasses(found: Plan) -> dict[str, int]:
     for rule in (rule for table in tables for chain in table.chains for rule in chain.rules):
         count = by_reason.get(reason(rule))
         if count is not None:
-            counts[count] += packets_of(rule)
+            counts[count] += rule.packets
     return counts
 
 

@@ -100,7 +100,7 @@ def read_table(listing: dict[str, Any]) -> tuple[Table | None, list[Element]]:
             chains[chain["name"]] = chain
         elif "rule" in item:
             rule = item["rule"]
-            rules.setdefault(rule["chain"], []).append(FilterRule(_counted(rule), rule.get("comment", "")))
+            rules.setdefault(rule["chain"], []).append(FilterRule("", rule.get("comment", ""), _packets(rule)))
         else:
             strays |= {(kind, body["name"]) for kind, body in item.items() if isinstance(body, dict) and "name" in body}
     if name is None:
@@ -110,19 +110,12 @@ def read_table(listing: dict[str, Any]) -> tuple[Table | None, list[Element]]:
     return Table(name, tuple(sorted(sets, key=by_name)), sorted_chains, flags, frozenset(strays)), elements
 
 
-def _counted(rule: dict[str, Any]) -> str:
-    """What a rule has counted, in nft's words: all that is kept of the text of a rule that was found."""
+def _packets(rule: dict[str, Any]) -> int:
     for expression in rule.get("expr", ()):
         counter = expression.get("counter") if isinstance(expression, dict) else None
         if isinstance(counter, dict):  # one with a name is somebody's object
-            return f"counter packets {counter['packets']} bytes {counter['bytes']}"
-    return ""
-
-
-def packets_of(rule: FilterRule) -> int:
-    """How many packets a found rule has counted since it was written."""
-    words = rule.text.split()
-    return int(words[2]) if words[:2] == ["counter", "packets"] else 0
+            return int(counter["packets"])
+    return 0
 
 
 def _chain(found: dict[str, Any], rules: tuple[FilterRule, ...]) -> Chain:

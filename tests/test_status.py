@@ -99,7 +99,7 @@ def test_what_was_met_of_other_ways_to_ask_is_added_up_by_kind() -> None:
                 if rule.comment.startswith(why):
                     packets = len(rules)
                     counts[kind] += packets
-            rules.append(FilterRule(f"counter packets {packets} bytes 7", rule.comment))
+            rules.append(FilterRule("", rule.comment, packets))
         chains.append(replace(chain, rules=tuple(rules)))
     assert all(counts.values()) and max(counts.values()) < 1_000_000
     found = PLAN | Plan.of([replace(table, chains=tuple(chains))])
