@@ -83,16 +83,19 @@ class Netlink:
 
     @_translated
     def surroundings(self) -> Surroundings:
-        """This machine's addresses, its gateways' and its links."""
+        """This machine's addresses, its gateways', its links and its default routes."""
         texts = [message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in self._ip.get_addr()]
+        defaults = set()
         for family in _FAMILIES.values():
             for route in self._ip.get_default_routes(family=family):
                 hops = [route, *(route.get_attr("RTA_MULTIPATH") or ())]
                 texts += [hop.get_attr("RTA_GATEWAY") for hop in hops]
+                defaults.add((route.get_attr("RTA_OIF") or 0, route.get_attr("RTA_PRIORITY") or 0))
         links = [
             (link["index"], link.get_attr("IFLA_IFNAME"), bool(link["flags"] & _UP)) for link in self._ip.get_links()
         ]
-        return Surroundings(frozenset(ip_address(text).packed for text in texts if text), frozenset(links))
+        addresses = frozenset(ip_address(text).packed for text in texts if text)
+        return Surroundings(addresses, frozenset(links), frozenset(defaults))
 
     def uplink_mtu(self, endpoint: Ip | None, mark: int) -> int | None:
         """The MTU of the link by which our outer packets leave, or None without a route."""

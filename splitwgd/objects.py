@@ -235,10 +235,12 @@ class Element(NamedTuple):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where this machine is. addresses: its own and its gateways', in network order. links: (index, name, up)."""
+    """Where this machine is. addresses: its own and its gateways', in network order. links: (index, name, up).
+    defaults: of each default route the link's index, and the metric."""
 
     addresses: frozenset[bytes] = frozenset()
     links: frozenset[tuple[int, str, bool]] = frozenset()
+    defaults: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Reconciler:
         self.repairs = 0
         self.endpoints: dict[Peering, Endpoint] = {}  # names that have been resolved
         self._aimed: dict[Peering, Endpoint] = {}
+        self._here = Surroundings()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self._kernel: Kernel | None = None
         self._lock = asyncio.Lock()
@@ -228,6 +229,22 @@ class Reconciler:
                 except KernelError as error:
                     log.warning("%s", error)
 
+    async def _follow(self, config: Config) -> None:
+        """Where this machine has moved: the endpoints are set to what they are.
+
+        wireguard-go sends from the address that it was last reached at, and from one that is gone nothing leaves;
+        an endpoint that is set has no such address yet.
+        """
+        before, self._here = self._here, await self._run(Kernel.surroundings)
+        links = () if self._here == before else (tunnel.link for tunnel in config.tunnels)
+        for link in (link for link in links if ("device", link) in self.plan.objects):
+            try:
+                for state in await self._run(Kernel.states, link):
+                    if state.endpoint is not None:
+                        await self._run(Kernel.aim, link, state.public_key, state.endpoint)
+            except KernelError as error:  # its process has died, which is put right next
+                log.debug("%s", error)
+
     # -- repair
 
     def listen(self, unheard: int) -> None:
@@ -279,6 +296,7 @@ class Reconciler:
             observed = await self._run(Kernel.observe, config, elements=look)
             lost = compare(await self._make_plan(config), observed.plan)
             missing = await self._put_back(before, observed)
+            await self._follow(config)
         if missing:
             log.warning("putting back %d addresses that something else took out of their sets", missing)
             self.repairs += 1

@@ -590,6 +590,41 @@ def test_a_peer_that_roamed_by_itself_is_left_where_it_is(space: Space) -> None:
     play(space, story)
 
 
+@pytest.mark.parametrize("move", ["address", "route"])
+def test_wireguard_sends_from_where_this_machine_is_now(space: Space, move: str) -> None:
+    sh("ip link add eth0 type veth peer eth1; ip link set eth0 up; ip link set eth1 up")
+    sh("ip addr add 192.0.2.2/24 dev eth0; ip addr add 198.51.100.2/24 dev eth1")
+    sh("ip route add default via 192.0.2.1")
+    roamed = Endpoint("203.0.113.77", 1)
+    seen: list[Endpoint] = []
+
+    async def story(reconciler: Reconciler) -> None:
+        await reconciler.start(make_config())
+        sh(f"wg set wg0 peer {text_of(key(2))} endpoint {roamed}")
+        reconciler._here = await reconciler.surroundings()
+        run = reconciler._run
+
+        async def spied(step: Any, *arguments: Any, **options: Any) -> Any:
+            if step is Kernel.aim:
+                seen.append(arguments[-1])
+            return await run(step, *arguments, **options)
+
+        reconciler._run = spied  # type: ignore[method-assign]
+
+        async def again() -> bool:
+            return bool(seen)
+
+        changes = {
+            "address": "ip addr add 192.0.2.3/24 dev eth0; ip addr del 192.0.2.2/24 dev eth0",
+            "route": "ip route add default dev eth1 metric 50; ip route del default via 192.0.2.1",
+        }
+        await kept(reconciler, again, lambda: sh(changes[move], check=False))
+        assert set(seen) == {roamed}
+        assert (await reconciler.states())["wg0"][0].endpoint == roamed
+
+    play(space, story)
+
+
 # -- what is let go
 
 

@@ -13,7 +13,6 @@ from .scenarios import (
     PLAIN,
     SCENARIOS,
     TUNNELED,
-    address_changed,
     chain_flushed,
     everything_at_once,
     ruleset_flushed,
@@ -28,7 +27,6 @@ KNOWN = {
     sets_flushed: "244 packets in 0.2 s",
     chain_flushed: "176 packets in 0.2 s",
     everything_at_once: "77 packets in 0.1 s",
-    address_changed: "no packet, but wireguard-go keeps the old source address, and the tunnel stays dead",
 }
 PLAYED = [
     pytest.param(each, marks=pytest.mark.xfail(strict=False, reason=KNOWN[each])) if each in KNOWN else each
