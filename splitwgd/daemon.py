@@ -62,12 +62,12 @@ class Daemon:
         self.notify = Notify()
         self.ledger = Ledger(config.routing.min_lifetime, SLACK, SPARE, GRACE)
         self.reconciler = Reconciler(loop, self.ledger)
+        self.surroundings = Surroundings()
         self.forwarder = self._make_forwarder(config)
         self.memory = Memory(loop, self.forwarder)
         self._adjust(config)
         self.listener = Listener(loop, self.forwarder.ready)
         self.garbage = Garbage(loop, lambda: self.forwarder.counts.asked)
-        self.surroundings = Surroundings()
         self.endpoints = Endpoints(self.forwarder, self.reconciler)
         self.endpoints.moved = self._network_changed  # its address is now one that nobody else's site has
         self.reconciler.heard = self._network_changed
@@ -86,7 +86,7 @@ class Daemon:
         ports = Ports(self.loop, min(1024, descriptors // 8))
         upstreams = Upstreams(self.loop, ports=ports, limit=min(8192, descriptors // 2))
         gate = Gate(self.loop, self.ledger, Elements(TABLE))
-        vetting = Vetting(zones, Admission(), log.warning)
+        vetting = Vetting(zones, self._admission(config), log.warning)
         return Forwarder(self.loop, zones, local, Cache(config.cache_size), upstreams, gate, vetting)
 
     def _adjust(self, config: Config) -> None:
@@ -109,11 +109,12 @@ class Daemon:
         """Until somebody says stop."""
         self.listener.bind(self.config.listen)
         self._tell_notes(self.config.notes)
-        await self.reconciler.start(self.config)
+        await self.memory.read(self.config.max_ttl)
+        await self.reconciler.start(self.config, self.memory.all_lost)
         await self.reconciler.forget_flows(self.forwarder.release(), self.config)
         self.reconciler.listen(self.forwarder.gate.elements.port)
         await self._look_around()
-        await self.memory.recall(self.config.max_ttl)
+        await self.memory.recall()
         await self.listener.start(self.forwarder.take)
         await self.control.serve()
         self.watcher.watch(self.config.files)

@@ -34,22 +34,38 @@ class Memory:
         self.forwarder = forwarder
         self.path = state_path()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory")  # one file after the other
+        self._addresses: Sequence[Remembered] = ()  # that have been read, and have yet to be recalled
+        self._count = 0  # of those that were
         self._written = 0  # a digest of what the file holds
         self._complained = False
 
-    async def recall(self, max_ttl: float) -> None:
-        """Takes over what a former process wrote and the kernel has lost. max_ttl: as in `Ledger.longest`."""
-        gate, clocks = self.forwarder.gate, (time.time(), self.loop.time())
-        state = await self.loop.run_in_executor(self._worker, read, self.path, *clocks, gate.ledger.longest(max_ttl))
-        vetting = self.forwarder.vetting
-        vetting.recall(state.leads)  # and every successor knows them
-        count = 0
-        for start in range(0, len(state.addresses), PORTION):
-            part = wanted(state.addresses[start : start + PORTION], vetting, gate.ledger, self.loop.time())
-            count += self._put(part)
+    async def read(self, max_ttl: float) -> None:
+        """Fetches what a former process wrote, and follows its leads. max_ttl: as in `Ledger.longest`."""
+        longest = self.forwarder.gate.ledger.longest(max_ttl)
+        clocks = time.time(), self.loop.time()
+        state = await self.loop.run_in_executor(self._worker, read, self.path, *clocks, longest)
+        self.forwarder.vetting.recall(state.leads)  # and every successor knows them
+        self._addresses = state.addresses
+
+    def all_lost(self) -> None:
+        """The kernel holds nothing of it: the ledger has it at once, for the transaction that makes the sets."""
+        forwarder, now = self.forwarder, self.loop.time()
+        ledger = forwarder.gate.ledger
+        part = wanted(self._addresses, forwarder.vetting, ledger, now)
+        ledger.recall(part, now)
+        self._count += len(part)
+
+    async def recall(self) -> None:
+        """Takes over what was read and the kernel has not."""
+        gate, vetting = self.forwarder.gate, self.forwarder.vetting
+        addresses, self._addresses = self._addresses, ()
+        for start in range(0, len(addresses), PORTION):
+            part = wanted(addresses[start : start + PORTION], vetting, gate.ledger, self.loop.time())
+            self._count += self._put(part)
             await asyncio.sleep(0)
-        if count or vetting.leads:
-            log.info("remembered from before: %d addresses, %d names that records led to", count, len(vetting.leads))
+        count, leads = self._count, len(vetting.leads)
+        if count or leads:
+            log.info("remembered from before: %d addresses, %d names that records led to", count, leads)
 
     def _put(self, part: Sequence[Remembered]) -> int:
         """Into their sets and the ledger; how many."""

@@ -71,14 +71,17 @@ class Reconciler:
 
     # -- verbs
 
-    async def start(self, config: Config) -> None:
+    async def start(self, config: Config, all_lost: Callable[[], None] = lambda: None) -> None:
         """Takes over what a former process left, and makes the kernel as planned.
 
+        all_lost: called where there is no table of ours; what the ledger then has goes into the new one.
         Raises KernelError or MachineError if it cannot even be closed; a tunnel that cannot be opened is
         tried again by `keep`.
         """
         observed = await self._run(Kernel.observe, config, elements=True)
         self.ledger.restore(observed.elements, self.loop.time())
+        if ("table", TABLE) not in observed.plan.objects:
+            all_lost()
         await self._apply(config)
 
     async def grow_to(self, config: Config) -> None:

@@ -35,6 +35,10 @@ def place(number: int) -> Place:
     return "wg_domains4", ip_address(f"192.0.2.{number}").packed
 
 
+def text(element: Element) -> str:
+    return str(ip_address(element.address))
+
+
 class Process:
     """As much of a daemon as remembers."""
 
@@ -56,7 +60,8 @@ class Process:
         self.vetting.recall([RememberedLead(CDN, WWW, self.memory.loop.time() + 600)])
 
     async def recall(self) -> None:
-        await self.memory.recall(86_400)
+        await self.memory.read(86_400)
+        await self.memory.recall()
 
     def kept(self) -> list[str]:
         """The addresses in the file."""
@@ -106,11 +111,29 @@ def test_a_configuration_that_changed_while_it_was_read_knows_it_too() -> None:
         before.lead()
         await before.memory.close()
         after = Process()
-        reading = asyncio.create_task(after.recall())
+        await after.memory.read(86_400)
+        reading = asyncio.create_task(after.memory.recall())
         await asyncio.sleep(0)
         new = after.memory.forwarder.vetting = after.vetting.successor(after.vetting.zones, Admission())
         await reading
         assert new.find(CDN).tunnel == "wg"
+        await after.memory.close()
+
+    play(story)
+
+
+def test_where_the_kernel_lost_all_the_ledger_has_it_before_the_sets_are_made() -> None:
+    async def story() -> None:
+        before = Process()
+        before.learn(1, 2)
+        await before.memory.close()
+        after = Process()
+        await after.memory.read(86_400)
+        after.memory.all_lost()
+        names = {text(element): element.name for element in after.ledger.elements(after.memory.loop.time())}
+        assert names == {"192.0.2.1": "www.example.com", "192.0.2.2": "www.example.com"}
+        await after.memory.recall()
+        assert after.elements.transactions == [], "they went with the sets"
         await after.memory.close()
 
     play(story)

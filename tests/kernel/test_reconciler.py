@@ -18,7 +18,8 @@ from splitwgd.config import Config
 from splitwgd.elements import Elements
 from splitwgd.errors import KernelError
 from splitwgd.kernel import Kernel
-from splitwgd.learned import Ledger
+from splitwgd.learned import Ledger, Remembered
+from splitwgd.names import parse_name
 from splitwgd.nft import Nft
 from splitwgd.objects import Device, Element, Endpoint, Link, OuterMark, Route, Rule, Table
 from splitwgd.plan import Plan
@@ -162,6 +163,35 @@ def test_every_step_of_a_start_is_closed_before_it_is_open(space: Space, monkeyp
     play(space, story)
     stages = list(dict.fromkeys(seen))
     assert stages == ["nothing", "closed", "closed led", "closed led marks", "open led marks"]
+
+
+def test_what_is_remembered_is_in_the_sets_from_their_first_moment_on(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[set[str]] = []
+    put = Kernel._put
+
+    def watched(self: Kernel, change: object, there: list[Element]) -> None:
+        put(self, change, there)  # type: ignore[arg-type]
+        if "wg_routing" in sh("nft list tables"):
+            seen.append(set(elements()))
+
+    monkeypatch.setattr(Kernel, "_put", watched)
+
+    async def story(reconciler: Reconciler) -> None:
+        def all_lost() -> None:
+            now = asyncio.get_running_loop().time()
+            known = Remembered("wg_domains4", ip("203.0.113.1").packed, now + 600, (parse_name("example.com"),), False)
+            reconciler.ledger.recall([known], now)
+
+        await reconciler.start(make_config(), all_lost)
+        await reconciler.teardown()
+        await reconciler.start(make_config())  # nobody asks twice
+        for _ in range(2):
+            await reconciler.start(make_config(), lambda: pytest.fail("the table is there"))
+
+    play(space, story)
+    assert seen and all(addresses == {"203.0.113.1"} for addresses in seen)
 
 
 def test_a_start_on_top_of_a_former_process_keeps_its_addresses_and_its_tunnel(space: Space) -> None:
