@@ -19,7 +19,6 @@ from dataclasses import asdict
 from typing import Any
 
 from splitwgd import __version__
-from splitwgd.admission import Admission
 from splitwgd.cache import Cache
 from splitwgd.config import DEFAULT_PATH, Config, load_config
 from splitwgd.control import Control
@@ -36,7 +35,6 @@ from splitwgd.listener import Listener
 from splitwgd.local import Local, local_patterns
 from splitwgd.memory import Memory
 from splitwgd.notify import Notify
-from splitwgd.objects import Surroundings
 from splitwgd.ports import Ports
 from splitwgd.reconciler import Reconciler
 from splitwgd.ruleset import TABLE
@@ -45,6 +43,7 @@ from splitwgd.store import Disk
 from splitwgd.upstream import Upstreams
 from splitwgd.vetting import Vetting
 from splitwgd.watcher import Watcher
+from splitwgd.whereabouts import Whereabouts, admission
 from splitwgd.zones import Zones
 
 log = logging.getLogger("splitwgd")
@@ -62,13 +61,13 @@ class Daemon:
         self.notify = Notify()
         self.ledger = Ledger(config.routing.min_lifetime, SLACK, SPARE, GRACE)
         self.reconciler = Reconciler(loop, self.ledger)
-        self.surroundings = Surroundings()
         self.forwarder = self._make_forwarder(config)
         self.memory = Memory(loop, self.forwarder)
         self._adjust(config)
         self.listener = Listener(loop, self.forwarder.ready)
         self.garbage = Garbage(loop, lambda: self.forwarder.counts.asked)
         self.endpoints = Endpoints(self.forwarder, self.reconciler)
+        self.whereabouts = Whereabouts(config, self.forwarder, self.reconciler)
         self.endpoints.moved = self._network_changed  # its address is now one that nobody else's site has
         self.reconciler.heard = self._network_changed
         self.control = Control(self._command)
@@ -77,7 +76,6 @@ class Daemon:
         self.teardown = False
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._looking = False
         self._complaint = ""
 
     def _make_forwarder(self, config: Config) -> Forwarder:
@@ -86,7 +84,7 @@ class Daemon:
         ports = Ports(self.loop, min(1024, descriptors // 8))
         upstreams = Upstreams(self.loop, ports=ports, limit=min(8192, descriptors // 2))
         gate = Gate(self.loop, self.ledger, Elements(TABLE))
-        vetting = Vetting(zones, self._admission(config), log.warning)
+        vetting = Vetting(zones, admission(config, self.reconciler.endpoint_addresses(config)), log.warning)
         return Forwarder(self.loop, zones, local, Cache(config.cache_size), upstreams, gate, vetting)
 
     def _adjust(self, config: Config) -> None:
@@ -96,15 +94,6 @@ class Daemon:
         self.forwarder.upstreams.mix_case = config.mix_case
         self.ledger.min_lifetime = config.routing.min_lifetime
 
-    def _admission(self, config: Config) -> Admission:
-        """What tunneled names may not lead to: this machine, its gateways, and the servers that it needs."""
-        servers = [*config.default, *(s for _, servers in config.forward for s in servers)]
-        servers += [server for tunnel in config.tunnels for server in tunnel.servers]
-        taken = {server.address.packed for server in servers} | self.surroundings.addresses
-        taken |= self.reconciler.endpoint_addresses(config)
-        networks = tuple(network for tunnel in config.tunnels for network in tunnel.networks)
-        return Admission(frozenset(config.private), frozenset(taken), networks)
-
     async def run(self) -> None:
         """Until somebody says stop."""
         self.listener.bind(self.config.listen)
@@ -113,7 +102,7 @@ class Daemon:
         await self.reconciler.start(self.config, self.memory.all_lost)
         await self.reconciler.forget_flows(self.forwarder.release(), self.config)
         self.reconciler.listen(self.forwarder.gate.elements.port)
-        await self._look_around()
+        await self.whereabouts.look()
         await self.memory.recall()
         await self.listener.start(self.forwarder.take)
         await self.control.serve()
@@ -128,7 +117,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as tasks:
                 keepers = [self.reconciler.keep(), self.endpoints.keep(), self.memory.keep()]
-                keepers += [self._keep_telling(), self._keep_alive()]
+                keepers += [self.whereabouts.keep(), self._keep_telling(), self._keep_alive()]
                 running = [tasks.create_task(keeper) for keeper in keepers]
                 await self.stopped.wait()
                 for task in running:
@@ -156,32 +145,9 @@ class Daemon:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # -- the network
-
     def _network_changed(self) -> None:
         self.endpoints.changed()
-        if not self._looking:
-            self._looking = True
-            self._begin(self._look_around())
-
-    async def _look_around(self) -> None:
-        """Learns which addresses are this machine's; where they changed, nothing is believed of the servers."""
-        self._looking = False
-        try:
-            found = await self.reconciler.surroundings()
-        except SplitwgError as error:
-            log.warning("the addresses of this machine cannot be read: %s", error)
-            return
-        moved, self.surroundings = found != self.surroundings, found
-        admission = self._admission(self.config)
-        forwarder = self.forwarder
-        if admission != forwarder.vetting.admission:
-            forwarder.vetting = forwarder.vetting.successor(forwarder.zones, admission)
-            forwarder.ready.clear()
-        if moved:
-            forwarder.cache.forgive()
-            forwarder.upstreams.refresh()
-            forwarder.upstreams.look_for_loops(forwarder.zones.groups())
+        self.whereabouts.changed()
 
     # -- reload
 
@@ -217,7 +183,7 @@ class Daemon:
         try:
             self.listener.bind(config.listen)
             await self.reconciler.grow_to(config)
-            vetting = self.forwarder.vetting.successor(zones, self._admission(config))
+            vetting = self.forwarder.vetting.successor(zones, self.whereabouts.admission(config))
             self.forwarder.admit(vetting)
         except SplitwgError:
             self.listener.keep_only(self.config.listen)
@@ -228,7 +194,7 @@ class Daemon:
         self.forwarder.swap(zones, local, vetting)
         self._adjust(config)
         self._tell_notes(note for note in config.notes if note not in self.config.notes)
-        before, self.config = self.config, config
+        before, self.config, self.whereabouts.config = self.config, config, config
         await self.listener.start(self.forwarder.take)
         self.listener.keep_only(config.listen)
         await self.reconciler.shrink_to(config)

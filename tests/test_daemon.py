@@ -1,5 +1,5 @@
 """The program splitwgd as far as it needs no root: --check, wrong configurations, its words and exit status, and
-what it makes of a configuration and of its surroundings. The rest: tests/kernel/test_daemon_runs.
+what it makes of a configuration. The rest: tests/kernel/test_daemon_runs.
 """
 
 from __future__ import annotations
@@ -9,22 +9,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from splitwgd import __version__
 from splitwgd.config import Config, load_config
 from splitwgd.daemon import Daemon
-from splitwgd.errors import KernelError
-from splitwgd.message import Why
-from splitwgd.names import parse_name
-from splitwgd.objects import Surroundings
 from splitwgd.store import Disk
-from tests.worlds import WG, ip, make_config
+from tests.worlds import WG, make_config
 
 TOML = """
 [dns]
@@ -200,62 +194,6 @@ def test_replies_that_are_ready_are_the_listeners() -> None:
         assert daemon.listener.ready is daemon.forwarder.ready
 
     play(story)
-
-
-def test_tunneled_names_may_not_lead_to_what_the_tunnel_and_this_machine_need() -> None:
-    config = make_config(
-        dns='private = ["corp.example"]\nforward = {"ts.net" = ["192.0.2.100"]}', networks='"192.0.2.128/25"'
-    )
-
-    async def story(daemon: Daemon) -> None:
-        daemon.surroundings = Surroundings(frozenset({ip("192.0.2.1").packed, ip("2001:db8::1").packed}))
-        admission = daemon._admission(config)
-        needed = ("10.1.0.1", "203.0.113.53", "192.0.2.100", "198.51.100.130", "192.0.2.1", "2001:db8::1")
-        assert admission.taken == {ip(address).packed for address in needed}
-        assert all(admission.objection(ip(address).packed, b"\0") for address in needed)
-        assert admission.private == {parse_name("corp.example")}
-        assert admission.is_listed(ip("192.0.2.200").packed)
-
-    play(story, config)
-
-
-def test_another_network_is_noticed_and_the_same_one_is_no_news() -> None:
-    async def story(daemon: Daemon) -> None:
-        story: list[str] = []
-        forwarder: Any = daemon.forwarder
-        forwarder.upstreams.refresh = lambda: story.append("refresh")
-        forwarder.upstreams.look_for_loops = lambda groups: story.append(",".join(g.name for g in groups))
-        found = Surroundings(frozenset({ip("192.0.2.1").packed}))
-
-        async def surroundings() -> Surroundings:
-            return found
-
-        daemon.reconciler.surroundings = surroundings  # type: ignore[method-assign]
-        forwarder.cache.fail(b"a question", forwarder.zones.default, Why(22, "no server"), daemon.loop.time())
-        for _ in range(2):
-            await daemon._look_around()
-            assert story == ["refresh", "default,wg0"]
-        assert forwarder.cache.failure(b"a question", daemon.loop.time()) is None
-        assert forwarder.vetting.admission.objection(ip("192.0.2.1").packed, b"\0")
-        found = replace(found, links=frozenset({(2, "eth0", True)}))
-        await daemon._look_around()
-        assert story[2:] == ["refresh", "default,wg0"]
-
-    play(story)
-
-
-def test_surroundings_that_cannot_be_read_are_told_and_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    async def story(daemon: Daemon) -> None:
-        async def surroundings() -> Surroundings:
-            raise KernelError("netlink: No buffer space available")
-
-        daemon.reconciler.surroundings = surroundings  # type: ignore[method-assign]
-        before = daemon.forwarder.vetting
-        await daemon._look_around()
-        assert daemon.forwarder.vetting is before
-
-    play(story)
-    assert "the addresses of this machine cannot be read: netlink: No buffer space available" in caplog.text
 
 
 def test_a_mistake_is_told_once_unless_a_reload_was_asked_for(path: Path, caplog: pytest.LogCaptureFixture) -> None:

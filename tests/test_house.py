@@ -77,7 +77,13 @@ FLOORS = (
             "control",
         },
     ),
-    ("rooms", {"kernel", "reconciler", "gate", "waiting", "forwarder", "endpoints", "memory", "guard", "status"}),
+    (
+        "rooms",
+        {
+            *("kernel", "reconciler", "gate", "waiting", "forwarder", "endpoints"),
+            *("memory", "whereabouts", "guard", "status"),
+        },
+    ),
     ("roof", {"daemon", "cli"}),
 )
 # Whoever wants one of these asks the module that has it.
