@@ -32,6 +32,7 @@ from splitwgd.objects import (
     Table,
 )
 from splitwgd.plan import Facts, Plan
+from splitwgd.routing import Routing
 from splitwgd.ruleset import TABLE
 from splitwgd.transaction import read_table, table_text
 from splitwgd.uapi import Uapi
@@ -156,9 +157,9 @@ class Kernel:
         """Puts elements into their sets."""
         self._elements.put(elements)
 
-    def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
-        """Deletes the conntrack entries to these addresses that bear the mark."""
-        self._netlink.forget_flows(addresses, mark, mask)
+    def end_flows(self, addresses: Iterable[Ip], mark: int, routing: Routing) -> None:
+        """Ends what goes to these addresses and bears the mark."""
+        self._netlink.end_flows(addresses, mark, routing.fwmask, routing.ended)
 
     def _put(self, put: Put, elements: list[Element]) -> None:
         match put.wanted:

@@ -243,21 +243,26 @@ class Netlink:
             _write_sysctl(link, _read_sysctl("default") or 0)
 
     @_translated
-    def forget_flows(self, addresses: Iterable[Ip], mark: int, mask: int) -> None:
-        """Deletes the conntrack entries to these addresses that bear the mark."""
+    def end_flows(self, addresses: Iterable[Ip], mark: int, mask: int, ended: int) -> None:
+        """Ends what goes to these addresses and bears the mark: TCP gets another one, by which the ruleset resets
+        it (were its entry deleted, who only receives would wait for ever); the others' entries are deleted."""
         targets = {str(address) for address in addresses}
         for family in _FAMILIES.values():
-            self._forget(targets, family, mark, mask)
+            self._end(targets, family, mark, mask, ended)
 
-    def _forget(self, targets: set[str], family: socket.AddressFamily, mark: int, mask: int) -> None:
+    def _end(self, targets: set[str], family: socket.AddressFamily, mark: int, mask: int, ended: int) -> None:
         with NFCTSocket(nfgen_family=family) as conntrack:
             for flow in list(conntrack.dump(mark=mark, mark_mask=mask)):  # a delete would end a lazy dump
                 original = flow.get_attr("CTA_TUPLE_ORIG")
                 ip = original.get_attr("CTA_TUPLE_IP") if original else None
                 target = ip and (ip.get_attr("CTA_IP_V4_DST") or ip.get_attr("CTA_IP_V6_DST"))
                 if target and str(ip_address(target)) in targets:
+                    ports = original.get_attr("CTA_TUPLE_PROTO")
                     try:
-                        conntrack.entry("del", tuple_orig=original)
+                        if ports and ports.get_attr("CTA_PROTO_NUM") == socket.IPPROTO_TCP:
+                            conntrack.entry("set", tuple_orig=original, mark=ended, mark_mask=mask)
+                        else:
+                            conntrack.entry("del", tuple_orig=original)
                     except NetlinkError as error:
                         if error.code != errno.ENOENT:  # it ended by itself
                             raise _explained("conntrack", error) from error

@@ -98,11 +98,11 @@ class Reconciler:
         self._before = Plan.empty()
         await self._apply(config)
 
-    async def forget_flows(self, addresses: list[bytes], config: Config) -> None:
+    async def end_flows(self, addresses: list[bytes], config: Config) -> None:
         """Ends what was tunneled to addresses that are tunneled no longer."""
         gone = [ip_address(address) for address in addresses]
         for tunnel in config.tunnels if gone else ():
-            await self._run(Kernel.forget_flows, gone, tunnel.mark, config.routing.fwmask)
+            await self._run(Kernel.end_flows, gone, tunnel.mark, config.routing)
 
     async def take_down(self, links: frozenset[str]) -> None:
         """These links away (or back, when the set is empty); everything else stays closed."""

@@ -25,6 +25,11 @@ class Routing:
         """The mark of our own packets that go outside: default questions and WireGuard's outer packets."""
         return self.fwmask ^ self.fwmark
 
+    @property
+    def ended(self) -> int:
+        """What a flow's own mark says when the flow has to end; no packet bears it."""
+        return self.fwmask
+
 
 def read_routing(settings: Settings) -> Routing:
     """What the section says; a problem for each value that cannot be."""

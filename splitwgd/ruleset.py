@@ -18,6 +18,8 @@ _FAMILY = {4: "ip", 6: "ip6"}
 _DNS, _HTTPS, _TLS = 53, 443, 853  # RFC 1035; RFC 8484, RFC 9114; RFC 7858, RFC 9250
 _FLOWS = "meta l4proto { tcp, udp } th dport"
 
+OF_BEFORE = "a flow from before its address was known"
+
 # Why a question came here or was refused, by what status calls their number; the rules' comments begin so.
 COUNTED = {
     "redirected": "every question is ours",
@@ -35,7 +37,7 @@ def domain_set(prefix: str, family: int) -> str:
 def make_table(config: Config, foreign_marks: Iterable[int] = (), down: frozenset[str] = frozenset()) -> Table:
     """The wanted table. foreign_marks: what adopted links put on their outer packets. down: links without
     which we are on purpose; what is meant for them is refused at once, since a blackhole lets TCP hang."""
-    bits = _Bits(config.routing.fwmask, config.routing.direct)
+    bits = _Bits(config.routing.fwmask, config.routing.direct, config.routing.ended)
     chains = (
         Chain("output", "route", "output", MANGLE, _output(config, bits, foreign_marks, down)),
         Chain("prerouting", "filter", "prerouting", MANGLE, _prerouting(config, bits)),
@@ -64,19 +66,16 @@ class _Bits:
 
     mask: int
     direct: int
+    ended: int
 
     def has(self, mark: int, what: str = "meta") -> str:
         return f"{what} mark & {self.mask:#x} == {mark:#x}"
 
-    def lacks(self, mark: int) -> str:
-        return f"meta mark & {self.mask:#x} != {mark:#x}"
+    def lacks(self, mark: int, what: str = "meta") -> str:
+        return f"{what} mark & {self.mask:#x} != {mark:#x}"
 
     def put(self, mark: int, what: str = "meta") -> str:
         return f"{what} mark set {what} mark & {~self.mask & 0xFFFFFFFF:#x} | {mark:#x}"
-
-    def put_both(self, mark: int) -> str:
-        # The packet first: where conntrack has no entry (untracked), the ct statement ends the rule.
-        return f"{self.put(mark)} {self.put(mark, 'ct')}"
 
 
 def _sets(config: Config) -> Iterable[Set]:
@@ -95,9 +94,21 @@ def _members(tunnel: Tunnel) -> Iterable[tuple[int, str]]:
             yield family, f"{protocol} daddr @{tunnel.sets}_{kind}{family}"
 
 
-def _to_tunnel(tunnel: Tunnel, bits: _Bits) -> Iterable[FilterRule]:
+def _to_tunnel(tunnel: Tunnel, bits: _Bits, of_before: Iterable[FilterRule]) -> Iterable[FilterRule]:
+    """of_before: what to do with flows whose way was decided before their address was known."""
     for _, match in _members(tunnel):
-        yield _rule(f"{match} {bits.put_both(tunnel.mark)} counter", "into the tunnel")
+        yield _rule(f"{match} {bits.put(tunnel.mark)} counter", "into the tunnel")
+    yield from of_before
+    yield _rule(f"{bits.has(tunnel.mark)} {bits.put(tunnel.mark, 'ct')}", "and so all of its flow")
+
+
+def _ended(bits: _Bits) -> Iterable[FilterRule]:
+    return _refused(f"{bits.has(bits.ended, 'ct')} ct direction original", "a flow of what is tunneled no longer")
+
+
+def _of_before(tunnel: Tunnel, bits: _Bits) -> str:
+    """A packet for the tunnel whose flow began in clear: NAT was decided then, so that no answer would come back."""
+    return f"{bits.has(tunnel.mark)} ct status confirmed {bits.lacks(tunnel.mark, 'ct')}"
 
 
 def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: frozenset[str]) -> tuple[FilterRule, ...]:
@@ -110,7 +121,9 @@ def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: fro
         if tunnel.link in down:
             rules += _refused(known, "the tunnel is down")
         rules.append(_rule(f"{known} {bits.put(tunnel.mark)} return", "a tunneled flow stays in the tunnel"))
-    rules.append(_rule("ct direction reply return", "an answer to somebody who came in from outside"))
+    rules += _ended(bits)
+    came_in = f"ct direction reply {bits.has(bits.direct, 'ct')} return"
+    rules.append(_rule(came_in, "an answer to somebody who came in from outside"))
     rules += _not_led(config)
     # Not only `ct state new`: a packet that conntrack calls invalid, or that belongs to a flow from before
     # its address was learned, would leave in clear.
@@ -120,7 +133,7 @@ def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: fro
                 rules += _refused(match, "the tunnel is down")
             elif not tunnel.wireguard.carries(family):
                 rules += _refused(match, f"the tunnel carries no IPv{family}")
-        rules += _to_tunnel(tunnel, bits)
+        rules += _to_tunnel(tunnel, bits, _refused(_of_before(tunnel, bits), OF_BEFORE))
     return tuple(rules)
 
 
@@ -151,7 +164,12 @@ def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
         newcomer = f'iifname "{tunnel.link}" ct state new {bits.put(tunnel.mark, "ct")}'
         rules.append(_rule(newcomer, "who comes in by the tunnel is answered by the tunnel"))
         rules.append(_rule(f'iifname "{tunnel.link}" return', "from the tunnel"))
-    rules.append(_rule("fib daddr type local return", "to this machine itself"))
+    # Of a flow from before its time conntrack takes the first packet that it sees for the beginning, and that may be
+    # an answer to us.
+    local = "fib daddr type local"
+    rules.append(_rule(f"ct state != new {local} return", "to this machine itself"))
+    rules.append(_rule(f"tcp flags & (syn | ack) != syn {local} return", "met in its middle: who knows who began it"))
+    rules.append(_rule(f"{local} {bits.put(bits.direct, 'ct')} return", "who came in from outside is answered there"))
     rules += [
         _rule(f"{bits.has(t.mark, 'ct')} {bits.put(t.mark)} return", "a tunneled flow stays in the tunnel")
         for t in config.tunnels
@@ -159,7 +177,8 @@ def _prerouting(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
     rules.append(_rule("ct direction reply return", "an answer to somebody who came in from outside"))
     rules += _not_led(config)
     for tunnel in config.tunnels:
-        rules += _to_tunnel(tunnel, bits)
+        of_before = _rule(f"{_of_before(tunnel, bits)} return", "a flow of before: refused at forward")
+        rules += _to_tunnel(tunnel, bits, [of_before])
     return tuple(rules)
 
 
@@ -205,7 +224,8 @@ def _refuse_forwarded(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
         _rule("ct status dnat return", "somebody leads it to a server on purpose, as container engines do"),
         _rule(f"th dport {_HTTPS} meta mark & {bits.mask:#x} {tunneled} return", "a resolver that is tunneled"),
     )
-    return tuple(_no_way_past(config, passes))
+    rules = [rule for tunnel in config.tunnels for rule in _refused(_of_before(tunnel, bits), OF_BEFORE)]
+    return (*rules, *_ended(bits), *_no_way_past(config, passes))
 
 
 def _no_way_past(config: Config, passes: Iterable[FilterRule]) -> Iterable[FilterRule]:

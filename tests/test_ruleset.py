@@ -18,7 +18,11 @@ from tests.tables import ARTICLE, BYPASS, DOWN, NETWORKS, all_rules, each_table,
 # -- what the rules say
 
 
-INTO = "meta mark set meta mark & 0xffffff00 | 0x1 ct mark set ct mark & 0xffffff00 | 0x1 counter"
+INTO = "meta mark set meta mark & 0xffffff00 | 0x1 counter"
+SAVED = "meta mark & 0xff == 0x1 ct mark set ct mark & 0xffffff00 | 0x1"
+OF_BEFORE = "meta mark & 0xff == 0x1 ct status confirmed ct mark & 0xff != 0x1"
+ENDED = "ct mark & 0xff == 0xff ct direction original"
+REFUSED = ("meta l4proto tcp counter reject with tcp reset", "counter reject with icmpx admin-prohibited")
 FLOWS = "meta l4proto { tcp, udp } th dport"
 PORT_53 = f"{FLOWS} 53"
 
@@ -29,7 +33,8 @@ def test_the_articles_domains_are_led_into_the_tunnel_by_these_rules() -> None:
         "meta mark & 0xff == 0xfe return",
         "meta mark & 0xff == 0x1 return",
         "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
-        "ct direction reply return",
+        *(f"{ENDED} {refused}" for refused in REFUSED),
+        "ct direction reply ct mark & 0xff == 0xfe return",
         f"{FLOWS} {{ 53, 853 }} return",
         # The article's tunnel has no v6 address: who was told of one hears at once that it leads nowhere.
         "ip6 daddr @wg_domains6 meta l4proto tcp counter reject with tcp reset",
@@ -40,6 +45,8 @@ def test_the_articles_domains_are_led_into_the_tunnel_by_these_rules() -> None:
         f"ip6 daddr @wg_domains6 {INTO}",
         f"ip daddr @wg_networks4 {INTO}",
         f"ip6 daddr @wg_networks6 {INTO}",
+        *(f"{OF_BEFORE} {refused}" for refused in REFUSED),
+        SAVED,
     ]
 
 
@@ -58,11 +65,15 @@ def test_what_is_forwarded_goes_the_same_way() -> None:
         'iifname != "wg0" ip daddr { 10.1.0.2 } fib saddr type != local counter drop',
         'iifname "wg0" ct state new ct mark set ct mark & 0xffffff00 | 0x1',
         'iifname "wg0" return',
-        "fib daddr type local return",
+        "ct state != new fib daddr type local return",
+        "tcp flags & (syn | ack) != syn fib daddr type local return",
+        "fib daddr type local ct mark set ct mark & 0xffffff00 | 0xfe return",
         "ct mark & 0xff == 0x1 meta mark set meta mark & 0xffffff00 | 0x1 return",
         "ct direction reply return",
         f"{FLOWS} {{ 53, 853 }} return",
-        *rules_of(ARTICLE, "output")[-4:],
+        *rules_of(ARTICLE, "output")[-7:-3],
+        f"{OF_BEFORE} return",
+        SAVED,
     ]
 
 
@@ -119,7 +130,8 @@ def test_while_the_tunnel_is_down_on_purpose_its_packets_are_refused_before_they
             " counter reject with icmpx admin-prohibited",
         ]
         assert "mark set" in about[2]
-    assert "reject" not in " ".join(rules_of(make_table(config_with({})), "output"))
+    up = [rule for rule in rules_of(make_table(config_with({})), "output") if "reject" in rule]
+    assert all(rule.startswith((ENDED, OF_BEFORE)) for rule in up)
 
 
 def test_what_has_no_v6_route_of_its_own_does_not_slip_into_the_tunnel() -> None:
@@ -209,6 +221,7 @@ SCREEN = [
     "th dport 443 ip daddr != RESOLVERS return",
     "th dport 443 ip6 daddr != RESOLVERS return",
 ]
+FORWARDED = [f"{match} {refused}" for match in (OF_BEFORE, ENDED) for refused in REFUSED]
 ALL_REFUSED = [*refusals(443), *refusals(853), *refusals(53)]
 
 
@@ -224,6 +237,7 @@ def test_who_asks_somebody_else_is_refused_and_whoever_asks_nothing_leaves_first
 
 def test_who_is_forwarded_is_refused_the_same_but_for_what_somebody_leads_on_purpose() -> None:
     assert shortened(rules_of(ARTICLE, "refuse_forwarded")) == [
+        *FORWARDED,
         *SCREEN,
         "ct status dnat return",
         "th dport 443 meta mark & 0xff { 0x1 } return",
@@ -238,13 +252,13 @@ def test_each_refusal_can_be_switched_off_by_itself(off: tuple[bool, ...]) -> No
     table = make_table(
         config_with({key: "false" for key, without in zip(keys, off, strict=True) if without}, ARTICLE_WG)
     )
-    for chain, before in (("refuse", ['oifname "lo" return']), ("refuse_forwarded", [])):
+    for chain, before in (("refuse", ['oifname "lo" return']), ("refuse_forwarded", FORWARDED)):
         rules = rules_of(table, chain)
         if not left:
             assert rules == before
             continue
         assert rules[len(before)] == f"{FLOWS} != {{ {', '.join(map(str, left))} }} return"
-        refused = [rule for rule in rules if "reject" in rule]
+        refused = [rule for rule in rules[len(before) :] if "reject" in rule]
         assert refused == [rule for port in (443, 853, 53) if port in left for rule in refusals(port)]
         assert any("443 ip" in rule for rule in rules) == (443 in left)
     marked = [rule for rule in rules_of(table, "output") if rule.startswith(FLOWS)]

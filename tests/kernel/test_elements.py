@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import random
 import re
 import socket
 import threading
@@ -374,3 +375,21 @@ def test_what_is_released_leaves_its_set(gate: Gate) -> None:
     sh("nft delete element inet wg_routing small '{ 203.0.113.1 }'")
     assert gate.release(lambda name, set_: False) == [place("203.0.113.1"), place("203.0.113.2")]
     assert found() == {}
+
+
+def test_a_thousand_names_on_shared_addresses_leave_and_only_what_nobody_else_holds_goes_with_them(gate: Gate) -> None:
+    gate.set_size = 65_536
+    held = random.Random(16)
+    names = [parse_name(f"n{number}.example") for number in range(2000)]
+    book: dict[str, set[bytes]] = {}
+    grants = []
+    for name in names:
+        addresses = [f"203.0.{held.randrange(8)}.{held.randrange(256)}" for _ in range(3)]
+        for address in addresses:
+            book.setdefault(address, set()).add(name)
+        places = [place(address, LARGE) for address in dict.fromkeys(addresses)]
+        grants.append(gate.ledger.grant(name, places, 60, gate.loop.time()))
+    gate.admit(grants)
+    left = set(held.sample(names, 1000))
+    gate.release(lambda name, set_: name in left)
+    assert set(found()) == {address for address, holders in book.items() if holders & left} < set(book)

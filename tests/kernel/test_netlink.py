@@ -262,14 +262,23 @@ def test_only_flows_with_our_mark_and_to_these_addresses_are_forgotten(
     for place, (target, mark, _) in enumerate(flows):
         ports = f"--sport {1000 + place} --dport 443"
         sh(f"conntrack -I -s {source} -d {target} -p udp {ports} --timeout 100 --mark {mark}")
-    netlink.forget_flows([ip(ours), ip("203.0.113.9")], 0x1, 0xFF)
+    netlink.end_flows([ip(ours), ip("203.0.113.9")], 0x1, 0xFF, 0xFF)
     survived = {1000 + place for place, (*_, goes) in enumerate(flows) if not goes}
     assert {int(port) for port in re.findall(r"sport=(1\d{3}) ", sh(f"conntrack -L -f {version}"))} == survived
 
 
 def test_no_flows_at_all_are_fine_to_forget(netlink: Netlink) -> None:
-    netlink.forget_flows([], 0x1, 0xFF)
-    netlink.forget_flows([ip("198.51.100.1")], 0x1, 0xFF)
+    netlink.end_flows([], 0x1, 0xFF, 0xFF)
+    netlink.end_flows([ip("198.51.100.1")], 0x1, 0xFF, 0xFF)
+
+
+def test_a_flow_of_tcp_is_marked_as_ended_and_foreign_bits_stay(netlink: Netlink) -> None:
+    insert = "conntrack -I -s 198.51.100.77 -d 198.51.100.1 -p tcp --dport 443 --state ESTABLISHED --timeout 100"
+    for port, mark in ((1000, 0x1), (1001, 0x40001), (1002, 0), (1003, 0x2)):
+        sh(f"{insert} --sport {port} --mark {mark}")
+    netlink.end_flows([ip("198.51.100.1")], 0x1, 0xFF, 0xFF)
+    found = dict(re.findall(r"sport=(1\d{3}) .*mark=(\d+)", sh("conntrack -L")))
+    assert {int(port): int(mark) for port, mark in found.items()} == {1000: 0xFF, 1001: 0x400FF, 1002: 0, 1003: 2}
 
 
 def test_a_wireguard_link_is_made_or_the_kernel_knows_none(netlink: Netlink) -> None:

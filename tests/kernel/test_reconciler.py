@@ -664,11 +664,11 @@ def test_the_flows_to_an_address_are_forgotten_and_no_others(space: Space) -> No
     async def story(reconciler: Reconciler) -> None:
         config = make_config()
         await reconciler.start(config)
-        await reconciler.forget_flows([ip("203.0.113.2").packed, ip("2001:db8::1").packed], config)
+        await reconciler.end_flows([ip("203.0.113.2").packed, ip("2001:db8::1").packed], config)
         assert "203.0.113.1" in sh("conntrack -L")
-        await reconciler.forget_flows([ip("203.0.113.1").packed, ip("2001:db8::1").packed], config)
+        await reconciler.end_flows([ip("203.0.113.1").packed, ip("2001:db8::1").packed], config)
         assert "203.0.113.1" not in sh("conntrack -L")
-        await reconciler.forget_flows([], config)
+        await reconciler.end_flows([], config)
 
     play(space, story)
 

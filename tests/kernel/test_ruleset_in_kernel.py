@@ -313,14 +313,42 @@ def all_is_sent_after_removal(house: House) -> None:
     house.uplink.wait_for(b"sentinel")
 
 
-def test_a_flow_from_before_its_address_was_learned_moves_into_the_tunnel(house: House) -> None:
-    with udp(STRANGERS[0]) as sock:
-        sock.sendto(b"early", (STRANGERS[0], 4444))
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_flow_from_before_its_address_was_learned_is_refused_and_another_goes_into_the_tunnel(
+    house: House, place: int
+) -> None:
+    """In the tunnel it would get no answer: NAT has let its source pass."""
+    to = STRANGERS[place]
+    with udp(to) as sock:
+        sock.connect((to, 4444))
+        sock.send(b"early")
         house.uplink.wait_for(b"early")
-        insert(STRANGERS[0])
-        sock.sendto(b"late", (STRANGERS[0], 4444))
-        house.tunnel.wait_for(b"late")
-        assert not house.uplink.carried(b"late")
+        insert(to)
+        with pytest.raises(OSError):
+            sock.send(b"late")
+    send(to, b"another")
+    house.tunnel.wait_for(b"another")
+    assert not house.tunnel.carried(b"late")
+    send(STRANGERS[1 - place], b"sentinel")
+    house.uplink.wait_for(b"sentinel")
+    assert not house.uplink.carried(b"late")
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_of_an_ended_flow_nothing_leaves_and_others_to_the_same_address_go_on(house: House, place: int) -> None:
+    to = MEMBERS[place]
+    with udp(to) as kept, udp(to) as ended:
+        for sock in (kept, ended):
+            sock.sendto(b"begun", (to, 4444))
+            house.tunnel.wait_for(b"begun")
+        sh(f"conntrack -U -d {to} -p udp --sport {ended.getsockname()[1]} --mark 0xff/0xff")
+        with pytest.raises(OSError):
+            ended.sendto(b"ended", (to, 4444))
+        kept.sendto(b"goes on", (to, 4444))
+    house.tunnel.wait_for(b"goes on")
+    assert not house.tunnel.carried(b"ended")
+    all_is_sent(house, house.uplink)
+    assert not house.uplink.carried(b"ended")
 
 
 # -- the last door

@@ -136,7 +136,8 @@ def record(interface: str, token: bytes, tunnel: set[str]) -> None:
     print("ready", flush=True)
     packets: list[Packet] = []
     inside = 0
-    while True:
+    end = float("inf")
+    while time.monotonic() < end:
         try:
             frame, origin = sock.recvfrom(SNAP)
         except TimeoutError:
@@ -149,6 +150,7 @@ def record(interface: str, token: bytes, tunnel: set[str]) -> None:
             if token in frame:
                 # The queue of another processor may still hold what was sent before.
                 sock.settimeout(0.05)
+                end = time.monotonic() + 1  # on a busy cable it is never quiet for so long
             continue
         packet = read_frame(frame, time.monotonic(), origin[2] != _PACKET_OUTGOING)
         far = (packet.dst, packet.dport) if packet.from_client else (packet.src, packet.sport)
