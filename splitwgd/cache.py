@@ -6,7 +6,7 @@ What has ended stays for a while: it may stand in for an answer that cannot be h
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
 from splitwgd.answers import Reply
@@ -111,6 +111,10 @@ class Cache:
     def with_names(self, names: Container[Name], now: float) -> list[Entry]:
         """The living entries whose chain has one of these."""
         return [e for e in self._entries.values() if now < e.until and any(name in names for name in e.reply.chain)]
+
+    def replies(self) -> Iterator[Reply]:
+        """All that are kept, also those that have ended."""
+        return (entry.reply for entry in self._entries.values())
 
     def drop(self, key: bytes) -> None:
         """Forgets this question's reply."""

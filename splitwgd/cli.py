@@ -7,7 +7,7 @@ import json
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -194,6 +194,41 @@ def list_(path: str) -> None:
         listed = sorted(map(str, tunnel.listed), key=lambda text: text.lstrip("!=*."))
         for entry in dict.fromkeys((*map(str, tunnel.patterns), *listed, *map(str, tunnel.networks))):
             click.echo(entry)
+
+
+@main.command()
+@click.argument("of", metavar="NAME|ADDRESS")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+@_plain_errors
+def why(of: str, as_json: bool) -> None:
+    """Where a name or an address goes, what decides it, and which other names share its addresses."""
+    found = ask({"do": "why", "of": of})
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_reasons(found)))
+
+
+def _reasons(found: dict[str, Any]) -> Iterator[str]:
+    if found["name"]:
+        where = f"is tunneled through {found['tunnel']}" if found["tunnel"] else "is not tunneled"
+        reason = f"by the entry for {found['entry']}" if found["entry"] else "not listed"
+        if found["led_by"]:
+            reason = f"a record of {found['led_by']} leads to it"
+        yield f"{found['name']} {where}: {reason}; asked at: {found['asked_at']}"
+        if not found["addresses"]:
+            yield "  no address of it is known"
+    for each in found["addresses"]:
+        if not each["tunnel"]:
+            yield f"  {each['address']} is not tunneled" + (f": {', '.join(each['plain'])}" if each["plain"] else "")
+            continue
+        network = [f"it is in {each['network']}, which is listed"] if each["network"] else []
+        names = [*each["names"], *(["others"] if each["more"] else [])]
+        held = [f"{', '.join(names)} led to it, for {_time(each['seconds'])} more"] if names else []
+        yield f"  {each['address']} is tunneled through {each['tunnel']}: {'; '.join(network + held)}"
+        if each["plain"]:
+            yield f"    and so, for those who go there, are {', '.join(each['plain'])}: not listed, on the same address"
+
+
+def _time(seconds: int) -> str:
+    return f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s"
 
 
 @main.command()

@@ -36,6 +36,7 @@ from splitwgd.local import Local, local_patterns
 from splitwgd.memory import Memory
 from splitwgd.notify import Notify
 from splitwgd.ports import Ports
+from splitwgd.provenance import Provenance
 from splitwgd.reconciler import Reconciler
 from splitwgd.ruleset import TABLE
 from splitwgd.status import make_status, status_line
@@ -217,6 +218,9 @@ class Daemon:
         match request["do"]:
             case "status":
                 return await self.status()
+            case "why":
+                forwarder, now = self.forwarder, self.loop.time()
+                return Provenance(forwarder.vetting, self.ledger, forwarder.cache, now).of(request.get("of"))
             case "reload":
                 await self.reload()
             case "down":

@@ -173,6 +173,15 @@ class Ledger:
                 if name not in holding.names:
                     self._hold(holding, name)
 
+    def of(self, name: Name) -> list[Place]:
+        """What a name holds. Looks at everything."""
+        return [place for place, holding in self._holdings.items() if name in holding.names]
+
+    def holding(self, place: Place, now: float) -> Holding | None:
+        """Who holds an address that lives."""
+        holding = self._holdings.get(place)
+        return holding if holding is not None and holding.until > now else None
+
     def holds(self, place: Place, now: float) -> bool:
         """Whether the address lives."""
         holding = self._holdings.get(place)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from splitwgd.config import Config, Tunnel
 from splitwgd.message import AAAA, ANY, A
-from splitwgd.names import Name, Pattern, Scope, tails
+from splitwgd.names import Name, Pattern, Scope, tails, to_text
 from splitwgd.patterns import MARK, key_of, number_of, together, verdict
 from splitwgd.servers import Server
 
@@ -57,7 +57,7 @@ class Zones:
             if pattern.scope is not Scope.ONLY_ITSELF:
                 groups[1] = self._local
         for name, servers in config.forward:
-            group = Group(f"forward {name!r}", servers, direct)
+            group = Group(f"forward {to_text(name)}", servers, direct)
             self._others[key_of(name)] = [group, group]
         self._tunnels = [_Listing(tunnel) for tunnel in config.tunnels]
         # What `find` needs, within reach: the names that no list has, and the first table of lists, which as a rule
@@ -86,6 +86,13 @@ class Zones:
         if key in self._near or key in self._buckets[hash(key) & self._mask] or self._more:
             return self._decide(key, True) or group
         return group
+
+    def decisive(self, name: Name) -> Name | None:
+        """The listed name, itself or above, whose entry says which group a name belongs to; None where none does."""
+        for tail in tails(name):
+            if self._decide(key_of(tail), tail == name) is not None:
+                return tail
+        return None
 
     def _find_below(self, parent: Name) -> Group:
         for tail in tails(parent) if parent else ():

@@ -231,6 +231,56 @@ def test_status_is_for_people_and_for_scripts(path: Path, daemon: Daemon) -> Non
     assert json.loads(run(path, "status", "--json").output) == STATUS
 
 
+SHARED = {
+    "address": "192.0.2.1",
+    "tunnel": "wg0",
+    "network": "",
+    "names": ["a.example", "b.example"],
+    "more": True,
+    "seconds": 3700,
+    "plain": ["shop.example", "x.example"],
+}
+FREE = SHARED | {"address": "192.0.2.2", "tunnel": "", "names": [], "more": False, "plain": ["shop.example"]}
+LISTED = FREE | {"address": "192.0.2.3", "tunnel": "wg0", "network": "192.0.2.0/29", "plain": []}
+NAME = {"name": "a.example", "tunnel": "wg0", "asked_at": "wg0", "entry": "example", "led_by": "", "addresses": []}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            NAME,
+            [
+                "a.example is tunneled through wg0: by the entry for example; asked at: wg0",
+                "  no address of it is known",
+            ],
+        ),
+        (
+            NAME | {"tunnel": "", "entry": "", "asked_at": "default", "addresses": [FREE]},
+            ["a.example is not tunneled: not listed; asked at: default", "  192.0.2.2 is not tunneled: shop.example"],
+        ),
+        (
+            NAME | {"led_by": "b.example", "addresses": [SHARED]},
+            [
+                "a.example is tunneled through wg0: a record of b.example leads to it; asked at: wg0",
+                "  192.0.2.1 is tunneled through wg0: a.example, b.example, others led to it, for 61 min more",
+                "    and so, for those who go there, are shop.example, x.example: not listed, on the same address",
+            ],
+        ),
+        (
+            {"name": "", "addresses": [LISTED]},
+            ["  192.0.2.3 is tunneled through wg0: it is in 192.0.2.0/29, which is listed"],
+        ),
+    ],
+)
+def test_why_is_told_in_words_and_for_scripts(
+    path: Path, daemon: Daemon, found: dict[str, Any], words: list[str]
+) -> None:
+    daemon.answers["why"] = found
+    assert run(path, "why", "a.example").output.splitlines() == words
+    assert json.loads(run(path, "why", "a.example", "--json").output) == found
+
+
 def test_trouble_stands_in_the_first_line(path: Path, daemon: Daemon) -> None:
     daemon.answers["status"] = STATUS | {"state": "closed", "trouble": "no WireGuard"}
     assert run(path, "status").output.startswith("splitwg is closed (no WireGuard)\n")

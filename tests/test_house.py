@@ -44,6 +44,7 @@ FLOORS = (
             "vetting",
             "state",
             "why",
+            "provenance",
             "bypasses",
             "ruleset",
             "transaction",

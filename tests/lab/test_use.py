@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from .cables import add_wireguard
-from .machine import CONFIG, DOMAINS, WIREGUARD, Machine
+from .machine import CONFIG, DOMAINS, WIREGUARD, Machine, program
 from .world import Lab
 
 
@@ -228,6 +228,23 @@ def test_an_address_stays_while_another_name_holds_it(machine: Machine) -> None:
     machine.splitwg("remove", "shared-a.example")
     assert machine.lab.caller("203.0.113.60") == machine.lab.vpn_v4
     machine.splitwg("remove", "shared-b.example")
+    assert machine.lab.caller("203.0.113.60") == machine.lab.client_v4
+
+
+def test_who_shares_an_address_with_a_tunneled_name_is_told(machine: Machine) -> None:
+    machine.configure(CONFIG.replace('"blocked.example"', '"shared-a.example"'))
+    machine.start()
+    machine.dig("shared-b.example")
+    assert "203.0.113.60 is not tunneled: shared-b.example" in machine.splitwg("why", "203.0.113.60").stdout
+    machine.dig("shared-a.example")
+    for asked in ("shared-a.example", "shared-b.example", "203.0.113.60"):
+        said = machine.splitwg("why", asked).stdout
+        assert "203.0.113.60 is tunneled through wg0: shared-a.example led to it" in said
+        assert "are shared-b.example: not listed" in said
+    as_a_user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program("splitwg"), "why", "x.example")
+    denied = machine.lab.client.run(*as_a_user, check=False)
+    assert denied.returncode == 1 and "run as root" in denied.stderr, "what was looked up is nobody's business"
+    machine.splitwg("remove", "shared-a.example")
     assert machine.lab.caller("203.0.113.60") == machine.lab.client_v4
 
 
