@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from .hosts import inhabitants
 from .machine import RESOLV, WIREGUARD
-from .scenarios import DOMAINS, configuration, wireguard_go
+from .scenarios import DOMAINS, TUNNELED, configuration, wireguard_go
 from .world import Lab
 
 TOML = "/etc/wireguard/domains.toml"
@@ -129,6 +129,7 @@ class Article:
             raise RuntimeError("dnsmasq is not installed")
         self.lab = lab
         self._runs = False
+        self._start_pre = _START_PRE
         client = lab.client
         self._before = client.read(RESOLV)
         client.write(RESOLV, "nameserver 127.0.0.53\n")
@@ -150,7 +151,7 @@ class Article:
 
     def start(self) -> None:
         """dnsmasq's service, and the tunnel if it has never been up."""
-        self._sh(_START_PRE)
+        self._sh(self._start_pre)
         self._sh(f"dnsmasq --conf-file={_CONF} --pid-file={_PID} --log-facility=/run/dnsmasq.log")  # Type=forking
         self._runs = True
         if self.lab.client.run("ip", "link", "show", "wg0", check=False).returncode:
@@ -166,9 +167,9 @@ class Article:
 
     def pause(self, seconds: float) -> None:
         """SIGSTOP and SIGCONT."""
-        os.kill(self._pid(), signal.SIGSTOP)
+        os.kill(self.pid(), signal.SIGSTOP)
         time.sleep(seconds)
-        os.kill(self._pid(), signal.SIGCONT)
+        os.kill(self.pid(), signal.SIGCONT)
 
     def down(self) -> None:
         """`wg-quick down wg0`."""
@@ -177,6 +178,33 @@ class Article:
     def up(self) -> None:
         """`wg-quick up wg0`."""
         self._sh("WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go wg-quick up wg0")
+
+    def pid(self) -> int:
+        """dnsmasq's."""
+        return int(self.lab.client.read(_PID))
+
+    def revive(self) -> None:
+        """As its unit does."""
+        if self.pid() not in inhabitants(self.lab.client.netns):
+            self._ended()
+            self.start()
+
+    def reboot(self) -> None:
+        """Nothing of it is left but its files."""
+        self.kill()
+        self.lab.client.run("sh", "-c", _CLEAN, check=False)
+
+    def hasten(self) -> None:
+        """Its timeout, smaller; but the site that the whole load goes to keeps its hour."""
+        kept = (
+            f'nft add element inet wg_routing wg_domains{family} "{{ {address} timeout 60m }}"'
+            for family, address in zip((4, 6), TUNNELED, strict=True)
+        )
+        self._start_pre = "\n".join((_START_PRE.replace("60m", "2s"), *kept))
+
+    def rebuild(self, lines: str) -> None:
+        """It is not of Python: see NOT_FOR_THE_ARTICLE."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Nothing of it is left."""
@@ -187,14 +215,14 @@ class Article:
             os.kill(process, signal.SIGKILL)
         self.lab.client.write(RESOLV, self._before)
 
-    def _pid(self) -> int:
-        return int(self.lab.client.read(_PID))
-
     def _end(self, number: int) -> None:
-        process = self._pid()
+        process = self.pid()
         os.kill(process, number)
         while process in inhabitants(self.lab.client.netns):
             time.sleep(0.005)
+        self._ended()
+
+    def _ended(self) -> None:
         self._runs = False
         self.lab.client.run(*_STOP_POST.split(), check=False)  # ExecStopPost=-: an error is none
 

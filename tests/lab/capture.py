@@ -63,6 +63,10 @@ class Seen:
         """The packets of the client to addresses or prefixes."""
         return [p for p in self.packets if p.from_client and _within(p.dst, prefixes)]
 
+    def from_client_as(self, *prefixes: str) -> list[Packet]:
+        """The packets of the client that give addresses or prefixes as its own."""
+        return [p for p in self.packets if p.from_client and _within(p.src, prefixes)]
+
     def questions(self, suffix: str) -> list[Packet]:
         """The packets of the client which ask a DNS for the name or anything below it."""
         suffix = suffix.lower()
@@ -172,14 +176,16 @@ def mark(interface: str, token: bytes) -> None:
 
 
 @contextmanager
-def capture(client: Host, isp: Host, tunnel: tuple[str, ...], patience: float) -> Iterator[Seen]:
-    """Watch the cable between the client's eth0 and the isp's `client` for the length of the block.
+def capture(
+    client: Host, isp: Host, tunnel: tuple[str, ...], patience: float, cable: tuple[str, str] = ("eth0", "client")
+) -> Iterator[Seen]:
+    """Watch the cable between the client and the isp for the length of the block; it has a name at either end.
 
     The marker and the report have the seconds of patience to arrive.
     """
     token = uuid4().hex
     me = (sys.executable, "-m", "tests.lab.capture")
-    recorder = isp.start(*me, "record", "client", token, *tunnel, stdout=subprocess.PIPE)
+    recorder = isp.start(*me, "record", cable[1], token, *tunnel, stdout=subprocess.PIPE)
     assert recorder.stdout
     if recorder.stdout.readline() != "ready\n":
         raise RuntimeError("the capture does not start")
@@ -187,7 +193,7 @@ def capture(client: Host, isp: Host, tunnel: tuple[str, ...], patience: float) -
     try:
         yield seen
         try:
-            client.run(*me, "mark", "eth0", token)
+            client.run(*me, "mark", cable[0], token)
             lines = recorder.communicate(timeout=patience)[0].splitlines()
         except subprocess.SubprocessError as error:
             raise RuntimeError("the capture is blind: it has not seen the marker") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from .capture import Packet, Seen
 from .hosts import NotEnclosed
 from .load import Traffic
 from .machine import Machine
+from .misfortunes import MISFORTUNES, UNLIKE_THE_ARTICLE
 from .pulse import EVERY, Pulse
 from .scenarios import NOT_FOR_THE_ARTICLE, PLAIN, SCENARIOS, TUNNELED, Subject, configuration
+from .tricks import NO_TRICK_FOR_THE_ARTICLE, TRICKS
 from .world import Lab
 from .world import lab as standing_lab
 
@@ -33,6 +36,14 @@ INSIDE = ("10.1.0.0/24", "fd00:10:1::/64")
 PATIENCE = 5.0  # seconds to get whole again
 LAG = 0.1  # seconds by which the recorder may be late with the time of a packet
 Scenario = Callable[["Scene"], None]
+ALL: tuple[Scenario, ...] = (*SCENARIOS, *MISFORTUNES, *TRICKS)
+NOT_PLAYED = NOT_FOR_THE_ARTICLE | UNLIKE_THE_ARTICLE | NO_TRICK_FOR_THE_ARTICLE
+# An element lives for an hour at least, and an hour longer than its answer: seconds instead.
+_HASTY = """
+import splitwgd.learned as learned
+learned.SLACK, learned.SPARE = 1.0, 0.5
+learned.Ledger.min_lifetime = property(lambda ledger: 2.0, lambda ledger, value: None)
+"""
 
 
 class Ours:
@@ -43,6 +54,7 @@ class Ours:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.lab = machine.lab
+        self._environment: dict[str, str] = {}
 
     def configure(self, domains: Sequence[str], dns: str = "10.1.0.1", more: str = "") -> None:
         """Written into the file; the daemon, if it runs, sees it by itself."""
@@ -54,7 +66,7 @@ class Ours:
 
     def start(self) -> None:
         """The daemon, until it says that it is ready."""
-        self.machine.start()
+        self.machine.start(env=self._environment)
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -78,6 +90,30 @@ class Ours:
     def up(self) -> None:
         """`splitwg up`."""
         self.machine.splitwg("up")
+
+    def pid(self) -> int:
+        """The daemon's."""
+        assert self.machine.process is not None
+        return self.machine.process.pid
+
+    def revive(self) -> None:
+        """As its unit does."""
+        if self.machine.process is None or self.machine.process.poll() is not None:
+            self.start()
+
+    def reboot(self) -> None:
+        """`splitwg teardown` stands for what a kernel forgets."""
+        self.kill()
+        self.machine.splitwg("teardown")
+
+    def hasten(self) -> None:
+        """Its constants, smaller."""
+        self.rebuild(_HASTY)
+
+    def rebuild(self, lines: str) -> None:
+        """Python reads such a file before all others."""
+        self.lab.client.write("/run/build/sitecustomize.py", lines)
+        self._environment = {"PYTHONPATH": f"/run/build:{os.environ.get('PYTHONPATH', '')}"}
 
     def close(self) -> None:
         """Nothing of it is left."""
@@ -128,24 +164,33 @@ class Scene:
         self._closed: list[tuple[float, float]] = []
         self._mended = 0.0
         self._streams: list[Traffic] = []
+        self._others: list[Seen] = []
         self.whole = False
 
     # -- for scenarios
 
     @contextmanager
-    def load(self, without: Sequence[str] = ()) -> Iterator[None]:
+    def load(
+        self, without: Sequence[str] = (), every: float = 2, first: Callable[[], None] | None = None
+    ) -> Iterator[None]:
         """Starts the subject; the client is busy and watched for the length of the block, and afterwards until all
-        works again. without: kinds of probes that cannot work."""
-        self.subject.start()
-        self._learn()
+        works again. without: kinds of probes that cannot work. every: milliseconds from one new flow to the next.
+        first: what the subject, which runs already, has been waiting for."""
         self.pulse.without = frozenset(without)
+        if first is None:
+            self.subject.start()
+            self.learn()
         with self.lab.capture() as self.seen, ExitStack() as stack:
+            if first is not None:
+                self.mended()
+                first()
             self.pulse.begin()
             stack.callback(self._end_load)
-            self.stream(*TUNNELED, *PLAIN, every=2)
-            if not self._until_whole(3):
-                self.trouble.append(f"never: {', '.join(self.pulse.lacking())}")
-            self.mended()
+            self.stream(*self._known(), *PLAIN, every=every)
+            if first is None:
+                if not self._until_whole(3):
+                    self.trouble.append(f"never: {', '.join(self.pulse.lacking())}")
+                self.mended()
             yield
             self.wait(0.3)
             self.whole = self._until_whole(self.patience)
@@ -161,6 +206,13 @@ class Scene:
         finally:
             self._closed.append((begin, time.monotonic()))
             self.mended()
+
+    @contextmanager
+    def watched(self, interface: str, at_the_isp: str) -> Iterator[None]:
+        """Another cable is watched as well."""
+        with self.lab.capture(cable=(interface, at_the_isp)) as seen:
+            yield
+        self._others.append(seen)
 
     def mended(self) -> None:
         """From now on all could work again (without it: from the beginning of the load)."""
@@ -223,7 +275,10 @@ class Scene:
         )
 
     def _in_clear(self) -> tuple[list[Packet], list[Packet]]:
-        packets: list[Packet] = []
+        for other in self._others:
+            self.seen.packets += other.packets
+        # As whom the tunnel knows the client, nobody else does (CVE-2019-14899).
+        packets = self.seen.from_client_as(*INSIDE)
         questions: list[Packet] = []
         for since, addresses, name in self._hidden:
             asking = self.seen.questions(name) if name else []
@@ -235,9 +290,14 @@ class Scene:
     def _excused(self, when: float) -> bool:
         return any(begin <= when <= end for begin, end in self._closed)
 
-    def _learn(self) -> None:
+    def _known(self) -> tuple[str, ...]:
+        """The tunneled site's addresses, as far as the client can have them."""
+        return TUNNELED[:1] if "tunneled v6" in self.pulse.without else TUNNELED
+
+    def learn(self) -> None:
         """A client that has looked the tunneled site up, and may use its addresses for as long as it likes."""
-        for kind, address in zip(("A", "AAAA"), TUNNELED, strict=True):
+        for address in self._known():
+            kind = "AAAA" if ":" in address else "A"
             dig = ("dig", "+short", "+tries=3", "+time=1", "@127.0.0.53", "tunneled.example", kind)
             if self.lab.client.run(*dig, check=False).stdout.strip() != address:
                 self.trouble.append(f"the tunneled site's {kind} cannot be looked up")
@@ -278,7 +338,7 @@ def table(rows: Rows, subjects: Sequence[str]) -> str:
     for subject in subjects:
         head += [f"{subject}: {_COLUMNS[0]}", *_COLUMNS[1:]]
     lines = [head, ["---"] * len(head)]
-    for scenario in SCENARIOS:
+    for scenario in ALL:
         if found := rows.get(scenario.__name__):
             cells = [f"{scenario.__doc__}"]
             for subject in subjects:
@@ -306,8 +366,8 @@ def run(scenarios: Sequence[Scenario], subjects: Sequence[str]) -> Rows:
 
 
 def _one(scenario: Scenario, name: str) -> Result | str:
-    if name == Article.name and scenario in NOT_FOR_THE_ARTICLE:
-        return NOT_FOR_THE_ARTICLE[scenario]
+    if name == Article.name and scenario in NOT_PLAYED:
+        return NOT_PLAYED[scenario]
     try:
         # A lab of its own: connections that one scenario has broken still send for minutes.
         with standing_lab() as lab, closing(_subject(name, lab)) as subject:
@@ -325,7 +385,7 @@ def _say(text: str, end: str = "\n") -> None:
 
 
 def _options() -> argparse.Namespace:
-    names = [scenario.__name__ for scenario in SCENARIOS]
+    names = [scenario.__name__ for scenario in ALL]
     parser = argparse.ArgumentParser(prog="do leaktest", description="what leaves in clear while things happen")
     parser.add_argument("--article", action="store_true", help="the set-up that splitwgd replaces, too")
     parser.add_argument("--json", metavar="FILE", help="write all results there")
@@ -339,7 +399,7 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Plays what the command line asks for, and prints the table."""
     options = _options()
-    chosen = [each for each in SCENARIOS if not options.scenario or each.__name__ in options.scenario]
+    chosen = [each for each in ALL if not options.scenario or each.__name__ in options.scenario]
     subjects = [Ours.name, Article.name] if options.article else [Ours.name]
     try:
         rows = run(chosen, subjects)

@@ -129,11 +129,11 @@ class Pulse:
 
     def _beat(self) -> None:
         number = next(self._numbers)
-        turn = number % 2
+        turn = number % 2 if "tunneled v6" not in self.without else 0
         query = wire.query(number & 0xFFFF, f"n{number}.fresh.tunneled.example", ("A", "AAAA")[turn])
         self._send(Probe("lookup", time.monotonic(), query), DAEMON, 53)
         self._send(Probe(f"tunneled {FAMILIES[turn]}", time.monotonic()), TUNNELED[turn], ECHO)
-        self._send(Probe(f"plain {FAMILIES[turn]}", time.monotonic()), PLAIN[turn], ECHO)
+        self._send(Probe(f"plain {FAMILIES[number % 2]}", time.monotonic()), PLAIN[number % 2], ECHO)
 
     def _send(self, probe: Probe, address: str, port: int) -> None:
         self.probes.append(probe)

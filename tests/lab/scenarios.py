@@ -34,7 +34,7 @@ LATER = ("203.0.113.30", "2001:db8:1::30")
 HINTS = ("203.0.113.15", "2001:db8:1::15")
 FLEETING = "203.0.113.16"
 SERVERS = (FOREIGN_DNS, PUBLIC_DNS[2])  # one by v4, one by v6; neither is in anybody's configuration
-_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
 
 class Subject(Protocol):
@@ -63,6 +63,21 @@ class Subject(Protocol):
 
     def up(self) -> None:
         """And up again."""
+
+    def pid(self) -> int:
+        """The process that answers questions; it may have ended."""
+
+    def revive(self) -> None:
+        """What `Restart=always` does: starts it if it has ended."""
+
+    def reboot(self) -> None:
+        """The power fails: nothing runs, and the kernel has forgotten everything; the disk has not."""
+
+    def hasten(self) -> None:
+        """From the next start on an address lives for 2 s where it lived for an hour, since nobody can wait for it."""
+
+    def rebuild(self, lines: str) -> None:
+        """From the next start on it is another build: these lines of Python come before its own."""
 
 
 def configuration(domains: Sequence[str], dns: str, more: str = "") -> str:
@@ -216,13 +231,13 @@ def chain_flushed(scene: Scene) -> None:
 def rules_deleted(scene: Scene) -> None:
     """both ip rules deleted"""
     with scene.load():
-        scene.client(_RULES)
+        scene.client(RULES)
 
 
 def routes_flushed(scene: Scene) -> None:
     """table 100 flushed"""
     with scene.load():
-        scene.client(_ROUTES)
+        scene.client(ROUTES)
 
 
 def blackhole_deleted(scene: Scene) -> None:
@@ -236,11 +251,11 @@ def blackhole_deleted(scene: Scene) -> None:
 def everything_at_once(scene: Scene) -> None:
     """ruleset, rules, routes and link, all at once"""
     with scene.load():
-        scene.client(f"nft flush ruleset; {_RULES}; {_ROUTES}; ip link del wg0")
+        scene.client(f"nft flush ruleset; {RULES}; {ROUTES}; ip link del wg0")
 
 
-_RULES = "ip rule del priority 100; ip -6 rule del priority 100"
-_ROUTES = "ip route flush table 100; ip -6 route flush table 100"
+RULES = "ip rule del priority 100; ip -6 rule del priority 100"
+ROUTES = "ip route flush table 100; ip -6 route flush table 100"
 
 
 def foreign_rule(scene: Scene) -> None:
@@ -272,7 +287,7 @@ def resolv_conf_rewritten(scene: Scene) -> None:
     try:
         with scene.load():
             scene.lab.client.write("/etc/resolv.conf", f"nameserver {FOREIGN_DNS}\noptions timeout:1 attempts:1\n")
-            for user in ((), _NOBODY):
+            for user in ((), NOBODY):
                 for _ in range(5):
                     scene.asked(*user, "getent", "ahostsv4", scene.fresh())
     finally:
@@ -285,9 +300,9 @@ def uplink_down_and_up(scene: Scene) -> None:
         with scene.load(), scene.closed():
             scene.client("ip link set eth0 down")
             scene.wait(1)
-            _connect(scene.lab, 2)
+            connect(scene.lab, 2)
     finally:
-        _connect(scene.lab, 2)
+        connect(scene.lab, 2)
 
 
 def address_changed(scene: Scene) -> None:
@@ -296,13 +311,13 @@ def address_changed(scene: Scene) -> None:
     try:
         with scene.load(), scene.closed():
             scene.client(flush)
-            _connect(scene.lab, 3)
+            connect(scene.lab, 3)
     finally:
         scene.client(flush)
-        _connect(scene.lab, 2)
+        connect(scene.lab, 2)
 
 
-def _connect(lab: Lab, number: int) -> None:
+def connect(lab: Lab, number: int) -> None:
     """What a DHCP client does, with this number at the end of the addresses."""
     lines = (
         "link set eth0 up",
@@ -316,7 +331,7 @@ def _connect(lab: Lab, number: int) -> None:
 
 def strict_reverse_path(scene: Scene) -> None:
     """strict rp_filter"""
-    with _sysctl(scene, "net.ipv4.conf.all.rp_filter=1"), scene.load():
+    with set_sysctl(scene, "net.ipv4.conf.all.rp_filter=1"), scene.load():
         scene.wait(0.5)
 
 
@@ -327,11 +342,11 @@ def no_v6_default_route(scene: Scene) -> None:
         with scene.load(without=("plain v6",)):
             scene.wait(0.5)
     finally:
-        _connect(scene.lab, 2)
+        connect(scene.lab, 2)
 
 
 @contextmanager
-def _sysctl(scene: Scene, setting: str) -> Iterator[None]:
+def set_sysctl(scene: Scene, setting: str) -> Iterator[None]:
     name = setting.partition("=")[0]
     before = scene.client(f"sysctl -n {name}").strip()
     scene.client(f"sysctl -qw {setting}")
@@ -430,7 +445,7 @@ def port_53_by_root(scene: Scene) -> None:
 
 def port_53_by_a_user(scene: Scene) -> None:
     """a user asks foreign servers: v4, v6, UDP, TCP"""
-    _foreign_servers(scene, _NOBODY)
+    _foreign_servers(scene, NOBODY)
 
 
 def _foreign_servers(scene: Scene, user: Sequence[str]) -> None:
@@ -449,18 +464,18 @@ def sockets_from_before(scene: Scene) -> None:
     ]
     try:
         for sock in sockets:
-            _ask(sock, "plain.example")
+            ask_again(sock, "plain.example")
         with scene.load():
             for sock in sockets:
                 with suppress(OSError):
-                    _ask(sock, scene.fresh())
+                    ask_again(sock, scene.fresh())
     finally:
         for sock in sockets:
             sock.close()
         scene.client("nft delete table ip wall")
 
 
-def _ask(sock: socket.socket, name: str) -> None:
+def ask_again(sock: socket.socket, name: str) -> None:
     question = wire.query(1, name, "A")
     sock.send(question if sock.type == socket.SOCK_DGRAM else len(question).to_bytes(2, "big") + question)
     sock.recv(65535)
@@ -469,14 +484,14 @@ def _ask(sock: socket.socket, name: str) -> None:
 def bound_while_up(scene: Scene) -> None:
     """a program is bound to the uplink"""
     with scene.load():
-        _knock_on_the_uplink(scene)
+        knock_on_the_uplink(scene)
 
 
 def bound_while_down(scene: Scene) -> None:
     """the same while the tunnel is down"""
     with scene.load(), scene.closed():
         scene.subject.down()
-        _knock_on_the_uplink(scene)
+        knock_on_the_uplink(scene)
         scene.subject.up()
 
 
@@ -484,10 +499,10 @@ def bound_while_gone(scene: Scene) -> None:
     """the same while the link is deleted"""
     with scene.load():
         scene.client("ip link del wg0")
-        _knock_on_the_uplink(scene)
+        knock_on_the_uplink(scene)
 
 
-def _knock_on_the_uplink(scene: Scene) -> None:
+def knock_on_the_uplink(scene: Scene) -> None:
     until = time.monotonic() + 1
     while time.monotonic() < until:
         for address in TUNNELED:

@@ -93,9 +93,11 @@ class Lab:
         target = f"http://[{address}]/" if ":" in address else f"http://{address}/"
         return self.client.run("curl", "-sg", "-m", str(timeout), target, check=False).stdout.strip()
 
-    def capture(self, patience: float = 30) -> AbstractContextManager[Seen]:
-        """Watch what leaves the client in clear."""
-        return capture(self.client, self.isp, (self.vpn_v4, self.vpn_v6), patience)
+    def capture(
+        self, patience: float = 30, cable: tuple[str, str] = ("eth0", "client")
+    ) -> AbstractContextManager[Seen]:
+        """Watch what leaves the client in clear. cable: its names at the client and at the ISP."""
+        return capture(self.client, self.isp, (self.vpn_v4, self.vpn_v6), patience, cable)
 
     def asked_public(self, since: float = 0.0) -> list[Asked]:
         """The questions at the public and foreign DNS, from a moment of time.monotonic() on."""
