@@ -54,6 +54,7 @@ class Cache:
         self.used = 0
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._failures: dict[bytes, tuple[float, Group, Why]] = {}
+        self._former: list[Entry] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -127,11 +128,17 @@ class Cache:
         return [e for e in self._entries.values() if now < e.until and group_of_chain(e.reply.chain, find) != e.group]
 
     def drop_moved(self, find: Callable[[Name], Group]) -> None:
-        """Forgets what another group has to answer now."""
+        """Gives no longer what another group has to answer now; `former` still tells of it."""
         for key, entry in list(self._entries.items()):
             if group_of_chain(entry.reply.chain, find) != entry.group:
                 self.drop(key)
+                self._former.append(entry)
         self._failures.clear()
+
+    def former(self, now: float) -> list[Entry]:
+        """What was dropped when its group changed and has not ended: its name may come back before that."""
+        self._former = [entry for entry in self._former if now < entry.until]
+        return self._former
 
     def drop_names(self, names: Container[Name]) -> None:
         """Forgets what is known of these."""

@@ -324,7 +324,7 @@ class Forwarder:
         """
         now = self.loop.time()
         grants = []
-        for entry in self.cache.moved(vetting.find, now):
+        for entry in (*self.cache.moved(vetting.find, now), *self.cache.former(now)):
             policy = vetting.policy(entry.reply)
             if policy.tunnel is not None:
                 grants.append(self._grant_again(entry, policy, vetting))

@@ -282,6 +282,8 @@ def test_what_belongs_to_another_group_now_is_found_while_it_lives_and_dropped()
     assert cache.stale(QUERY.key, NOW) is None
     assert cache.get(other.key, NOW) is not None
     assert cache.moved(find, NOW) == []
+    assert [entry.name for entry in cache.former(NOW + 59)] == [QUERY.name]
+    assert cache.former(NOW + 60) == []
 
 
 def test_what_is_tunneled_no_more_has_moved_too_and_failures_are_forgotten() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from itertools import count
 
 from .article import Article
 from .capture import Packet, Seen
+from .chaos import chaos
 from .hosts import NotEnclosed
 from .load import Traffic
 from .machine import Machine
@@ -126,7 +128,7 @@ class Result:
 
     lost: lookups that failed while nothing excused it. broken: long downloads, of two. whole_after: seconds from
     what happened until everything worked; None for never. open_for: seconds from the first packet or question in
-    clear to the last. trouble: what did not go as it should.
+    clear to the last. leaks: the first of them. trouble: what did not go as it should.
     """
 
     scenario: str
@@ -138,6 +140,7 @@ class Result:
     broken: tuple[str, ...]
     whole_after: float | None
     open_for: float
+    leaks: tuple[str, ...]
     trouble: tuple[str, ...]
 
     def cells(self) -> list[str]:
@@ -162,7 +165,7 @@ class Scene:
         self.lost = 0  # of what the scenario asked itself
         self._hidden: list[tuple[float, tuple[str, ...], str]] = [(0.0, (*ALL_TUNNELED, *INSIDE), "tunneled.example")]
         self._closed: list[tuple[float, float]] = []
-        self._mended = 0.0
+        self._mended = self._begun = 0.0
         self._streams: list[Traffic] = []
         self._others: list[Seen] = []
         self.whole = False
@@ -191,6 +194,7 @@ class Scene:
                 if not self._until_whole(3):
                     self.trouble.append(f"never: {', '.join(self.pulse.lacking())}")
                 self.mended()
+            self._begun = self._mended
             yield
             self.wait(0.3)
             self.whole = self._until_whole(self.patience)
@@ -259,7 +263,7 @@ class Scene:
         if len(self.seen.from_client_to(*PLAIN)) < 50:
             raise RuntimeError("the capture is blind: the plain flows are missing")
         packets, questions = self._in_clear()
-        times = sorted(packet.time for packet in (*packets, *questions))
+        leaks = sorted((*packets, *questions), key=lambda packet: packet.time)
         failed = [probe.sent - self._mended for probe in self.pulse.failed() if probe.sent > self._mended]
         return Result(
             scenario,
@@ -270,15 +274,17 @@ class Scene:
             self.lost + sum(not self._excused(probe.sent) for probe in self.pulse.failed("lookup")),
             tuple(flow.what for flow in self.pulse.flows if flow.broken),
             max(failed, default=-EVERY) + EVERY if self.whole else None,
-            times[-1] - times[0] if times else 0.0,
+            leaks[-1].time - leaks[0].time if leaks else 0.0,
+            tuple(f"{packet.time - self._begun:.2f} s: {packet}" for packet in leaks[:5]),
             tuple(self.trouble),
         )
 
     def _in_clear(self) -> tuple[list[Packet], list[Packet]]:
         for other in self._others:
             self.seen.packets += other.packets
-        # As whom the tunnel knows the client, nobody else does (CVE-2019-14899).
-        packets = self.seen.from_client_as(*INSIDE)
+        # As whom the tunnel knows the client, no neighbour does (CVE-2019-14899). To plain sites it may give that
+        # address while it has no other.
+        packets = [packet for packet in self.seen.from_client_as(*INSIDE) if packet.dst not in PLAIN]
         questions: list[Packet] = []
         for since, addresses, name in self._hidden:
             asking = self.seen.questions(name) if name else []
@@ -388,6 +394,9 @@ def _options() -> argparse.Namespace:
     names = [scenario.__name__ for scenario in ALL]
     parser = argparse.ArgumentParser(prog="do leaktest", description="what leaves in clear while things happen")
     parser.add_argument("--article", action="store_true", help="the set-up that splitwgd replaces, too")
+    parser.add_argument("--chaos", action="store_true", help="instead of scenarios: faults at random")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="for the same faults again")
+    parser.add_argument("--minutes", type=float, default=10, help="of chaos")
     parser.add_argument("--json", metavar="FILE", help="write all results there")
     parser.add_argument("scenario", nargs="*", help=f"only these of: {', '.join(names)}")
     options = parser.parse_args()
@@ -402,6 +411,8 @@ def main() -> int:
     chosen = [each for each in ALL if not options.scenario or each.__name__ in options.scenario]
     subjects = [Ours.name, Article.name] if options.article else [Ours.name]
     try:
+        if options.chaos:
+            return _play_chaos(options.seed, options.minutes)
         rows = run(chosen, subjects)
     except NotEnclosed as error:
         _say(f"leaktest: {error}")
@@ -414,8 +425,23 @@ def main() -> int:
         }
         with open(options.json, "w") as file:
             json.dump(told, file, indent=1)
-    ours = [row[Ours.name] for row in rows.values()]
-    return int(any(isinstance(each, str) or each.packets or each.questions or not each.works for each in ours))
+    return int(any(_is_bad(row[Ours.name]) for row in rows.values()))
+
+
+def _is_bad(result: Result | str) -> bool:
+    return isinstance(result, str) or bool(result.packets or result.questions or not result.works)
+
+
+def _play_chaos(seed: int, minutes: float) -> int:
+    _say(f"seed {seed}")
+    result = _one(chaos(seed, minutes * 60, _say), Ours.name)
+    if isinstance(result, str):
+        _say(result)
+    else:
+        _say(", ".join(": ".join(each) for each in zip(_COLUMNS, result.cells(), strict=True)))
+        _say("\n".join([*result.leaks, *result.trouble]))
+    _say(f"the seed was {seed}")
+    return int(_is_bad(result))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import struct
+import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
@@ -28,13 +28,21 @@ def out_of_memory(scene: Scene) -> None:
     """no memory to be had for 2 s; if it ends, it is started again"""
     with scene.load():
         # Who is killed by the kernel for the memory of others is `killed_and_started`.
-        with suppress(ProcessLookupError):
-            pid = scene.subject.pid()
-            before = resource.prlimit(pid, resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))
-            scene.wait(2)
-            resource.prlimit(pid, resource.RLIMIT_AS, before)
+        pid = scene.subject.pid()
+        _limit_memory(pid, "1048576")
+        scene.wait(2)
+        _limit_memory(pid, "unlimited")
         scene.subject.revive()
         scene.mended()
+
+
+def _limit_memory(pid: int, limit: str) -> None:
+    """Nothing, if the process has ended."""
+    with suppress(FileNotFoundError):
+        # Of its own group: who lacks CAP_SYS_RESOURCE has to be like it (prlimit(2)).
+        group = f"--regid={os.stat(f'/proc/{pid}').st_gid}"
+        prlimit = ("prlimit", f"--pid={pid}", f"--as={limit}:unlimited")
+        subprocess.run(["setpriv", group, "--keep-groups", *prlimit], check=False)
 
 
 def upgraded(scene: Scene) -> None:

@@ -390,6 +390,19 @@ def domain_removed(scene: Scene) -> None:
         scene.expect("it is plain", lambda: scene.lab.caller(address) == scene.lab.client_v4)
 
 
+def domain_back(scene: Scene) -> None:
+    """a domain is removed, and comes back while clients hold its address"""
+    with scene.load():
+        scene.subject.configure([*DOMAINS, "later.example"])
+        for kind in ("A", "AAAA"):
+            scene.asked("dig", "+short", "+tries=1", "+time=2", "@127.0.0.53", "later.example", kind)
+        scene.subject.configure(DOMAINS)
+        scene.subject.configure([*DOMAINS, "later.example"])
+        scene.hide(*LATER, name="later.example")
+        scene.stream(*LATER)
+        scene.wait(0.5)
+
+
 def domain_excepted(scene: Scene) -> None:
     """a name below a domain becomes an exception"""
     (address, _) = zone.addresses("sub.tunneled.example")
@@ -502,8 +515,9 @@ def bound_while_gone(scene: Scene) -> None:
         knock_on_the_uplink(scene)
 
 
-def knock_on_the_uplink(scene: Scene) -> None:
-    until = time.monotonic() + 1
+def knock_on_the_uplink(scene: Scene, seconds: float = 1) -> None:
+    """A program that is bound to the uplink tries to reach the tunneled site."""
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         for address in TUNNELED:
             for kind, port in ((socket.SOCK_STREAM, 80), (socket.SOCK_DGRAM, 9)):
@@ -550,6 +564,7 @@ SCENARIOS: tuple[Callable[[Scene], None], ...] = (
     domain_added,
     domain_added_while_cached,
     domain_removed,
+    domain_back,
     domain_excepted,
     hints_only,
     ttl_zero,

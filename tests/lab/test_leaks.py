@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
 from collections.abc import Callable
 
 import pytest
 
-from .leaktest import ALL_TUNNELED, Ours, Scene, play
+from .chaos import chaos
+from .leaktest import ALL, ALL_TUNNELED, Ours, Scene, play
 from .machine import CONFIG, Machine
 from .scenarios import (
     PLAIN,
-    SCENARIOS,
     TUNNELED,
     chain_flushed,
     everything_at_once,
@@ -30,7 +32,7 @@ KNOWN = {
 }
 PLAYED = [
     pytest.param(each, marks=pytest.mark.xfail(strict=False, reason=KNOWN[each])) if each in KNOWN else each
-    for each in SCENARIOS
+    for each in ALL
 ]
 
 
@@ -45,6 +47,15 @@ def test_nothing_in_clear_while(scenario: Callable[[Scene], None], machine: Mach
     result = play(scenario, Ours(machine))
     assert (result.packets, result.questions) == (0, 0), result
     assert result.works, result
+
+
+def test_nothing_in_clear_in_a_minute_of_chaos(machine: Machine) -> None:
+    seed = int(os.environ.get("SPLITWG_SEED", secrets.randbelow(10**6)))
+    happened = [f"SPLITWG_SEED={seed}"]
+    result = play(chaos(seed, 60, happened.append), Ours(machine))
+    told = "\n".join([*happened, str(result)])
+    assert (result.packets, result.questions) == (0, 0), told
+    assert result.works, told
 
 
 def test_the_control_without_the_daemon_everything_is_seen(machine: Machine) -> None:

@@ -161,7 +161,8 @@ def shared_by_two(scene: Scene) -> None:
             scene.subject.configure([*DOMAINS, *names])
             scene.expect("it is tunneled", lambda: scene.lab.caller(SHARED[0]) == scene.lab.vpn_v4)
             for name in names:
-                scene.asked(*_DIG, name)
+                for kind in ("A", "AAAA"):
+                    scene.asked(*_DIG, name, kind)
         scene.wait(0.3)
 
 
