@@ -157,6 +157,8 @@ def chaos(seed: int, seconds: float, tell: Callable[[str], None]) -> Callable[[S
                 ALL[name](scene, own)
                 scene.wait(own.uniform(0, 1))
             scene.mended()
+        scene.client("ip address flush dev eth0 scope global")
+        connect(scene.lab, 2)
 
     play.__name__ = "chaos"
     play.__doc__ = f"faults at random for {seconds:.0f} s (seed {seed})"

@@ -260,6 +260,8 @@ class Scene:
 
     def result(self, scenario: str) -> Result:
         """What was counted. Raises RuntimeError when the ISP has not seen what it must have seen."""
+        for other in self._others:
+            self.seen.packets += other.packets
         if len(self.seen.from_client_to(*PLAIN)) < 50:
             raise RuntimeError("the capture is blind: the plain flows are missing")
         packets, questions = self._in_clear()
@@ -280,8 +282,6 @@ class Scene:
         )
 
     def _in_clear(self) -> tuple[list[Packet], list[Packet]]:
-        for other in self._others:
-            self.seen.packets += other.packets
         # As whom the tunnel knows the client, no neighbour does (CVE-2019-14899). To plain sites it may give that
         # address while it has no other.
         packets = [packet for packet in self.seen.from_client_as(*INSIDE) if packet.dst not in PLAIN]

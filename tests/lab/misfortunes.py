@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -9,7 +10,6 @@ import struct
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from .asking import inside
@@ -185,46 +185,75 @@ def conntrack_full(scene: Scene) -> None:
     with scene.load(), scene.closed():
         fill_conntrack(scene.lab.client)
         scene.wait(1)
-        scene.client(f"conntrack -D -m {_FILLING} >/dev/null")
+        empty_conntrack(scene.lab.client)
 
 
-_FILLING = 0x7F000000  # the mark of what fills it
-_NLM = 0x1 | 0x4 | 0x400 | 0x200  # REQUEST, ACK, CREATE, EXCL (linux/netlink.h)
+_FILLING = struct.pack("!I", 0x7F000000)  # the mark of what fills it
+_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400  # linux/netlink.h
+_NEW, _DELETE = 1 << 8, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
 
 
-def fill_conntrack(host: Host) -> int:
-    """Assured flows, which make room for nobody, until the kernel takes no more; how many."""
-    with inside(host):
-        netfilter = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
-    with netfilter:
-        netfilter.bind((0, 0))
-        netfilter.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
-        for first in range(0, 1 << 20, 256):
-            netfilter.send(b"".join(_flow(number) for number in range(first, first + 256)))
-            for number in range(first, first + 256):
+def fill_conntrack(host: Host) -> None:
+    """With assured flows, which make room for nobody, until the kernel takes no more."""
+    at_once = 512
+    with _conntrack(host) as netfilter:
+        for first in range(0, 1 << 20, at_once):
+            netfilter.send(b"".join(_flow(number) for number in range(first, first + at_once)))
+            for _ in range(at_once):
                 (error,) = struct.unpack_from("=i", netfilter.recv(65536), 16)
+                if error == -errno.ENOMEM:
+                    return
                 if error:
-                    return number
+                    raise OSError(-error, os.strerror(-error))
     raise RuntimeError("conntrack's table is endless")
 
 
+def empty_conntrack(host: Host) -> None:
+    """Of those flows; the kernel goes by their mark."""
+    with _conntrack(host) as netfilter:
+        netfilter.send(_message(_DELETE, _attribute(8, _FILLING) + _attribute(21, b"\xff" * 4)))  # CTA_MARK_MASK
+        netfilter.recv(65536)
+
+
+def _conntrack(host: Host) -> socket.socket:
+    with inside(host):
+        netfilter = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)  # NETLINK_NETFILTER
+    netfilter.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
+    netfilter.bind((0, 0))
+    return netfilter
+
+
+def _attribute(kind: int, data: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+def _message(kind: int, body: bytes, flags: int = _REQUEST | _ACK) -> bytes:
+    return struct.pack("=IHHIIBBH", 20 + len(body), kind, flags, 1, 0, socket.AF_INET, 0, 0) + body
+
+
+def _there(source: bytes, target: bytes) -> bytes:
+    ports = (_attribute(1, b"\x11"), _attribute(2, b"\0\7"), _attribute(3, b"\0\7"))  # UDP
+    return _attribute(0x8001, _attribute(1, source) + _attribute(2, target)) + _attribute(0x8002, b"".join(ports))
+
+
+# CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS (answered, assured, confirmed), CTA_TIMEOUT, CTA_MARK
+_ONE, _OTHER = b"one.", b"two."
+_FLOW = _message(
+    _NEW,
+    _attribute(0x8001, _there(_ONE, _OTHER))
+    + _attribute(0x8002, _there(_OTHER, _ONE))
+    + _attribute(3, struct.pack("!I", 0x0E))
+    + _attribute(7, struct.pack("!I", 600))
+    + _attribute(8, _FILLING),
+    _REQUEST | _ACK | _CREATE,
+)
+
+
 def _flow(number: int) -> bytes:
-    """A message of ctnetlink that makes a flow between two addresses of nobody's."""
-
-    def attribute(kind: int, data: bytes) -> bytes:
-        return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
-
-    def there(source: int, target: int) -> bytes:
-        ports = (attribute(1, b"\x11"), attribute(2, b"\0\7"), attribute(3, b"\0\7"))  # UDP
-        ips = attribute(1, source.to_bytes(4, "big")) + attribute(2, target.to_bytes(4, "big"))
-        return attribute(0x8001, ips) + attribute(0x8002, b"".join(ports))
-
-    one, other = int(ip_address("198.18.0.0")) + (number & 0x1FFFF), int(ip_address("198.51.100.64")) + (number >> 17)
-    # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS (seen a reply, assured, confirmed), CTA_TIMEOUT, CTA_MARK
-    body = attribute(0x8001, there(one, other)) + attribute(0x8002, there(other, one))
-    body += attribute(3, struct.pack("!I", 0x0E)) + attribute(7, struct.pack("!I", 600))
-    body += attribute(8, struct.pack("!I", _FILLING))
-    return struct.pack("=IHHIIBBH", 20 + len(body), 1 << 8, _NLM, number, 0, socket.AF_INET, 0, 0) + body
+    """A message that makes a flow between two addresses of nobody's."""
+    one = (0xC6120000 | number & 0x1FFFF).to_bytes(4, "big")  # in 198.18.0.0/15
+    other = (0xC6336440 + (number >> 17)).to_bytes(4, "big")  # from 198.51.100.64 on
+    return _FLOW.replace(_ONE, one).replace(_OTHER, other)
 
 
 _OTHERS_MARKS = """

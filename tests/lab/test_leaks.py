@@ -12,6 +12,7 @@ import pytest
 from .chaos import chaos
 from .leaktest import ALL, ALL_TUNNELED, Ours, Scene, play
 from .machine import CONFIG, Machine
+from .misfortunes import conntrack_full, endpoint_unresolvable
 from .scenarios import (
     PLAIN,
     TUNNELED,
@@ -21,6 +22,7 @@ from .scenarios import (
     sets_flushed,
     table_deleted,
 )
+from .tricks import from_the_cache, ttl_one_second, ttl_seven_days
 
 # What is not as it should be, measured on two busy cores: until the repair, since the table is what marks.
 KNOWN = {
@@ -30,9 +32,12 @@ KNOWN = {
     chain_flushed: "176 packets in 0.2 s",
     everything_at_once: "77 packets in 0.1 s",
 }
+# What takes long and differs little from others that are played, or from a test elsewhere.
+BY_HAND = {conntrack_full, endpoint_unresolvable, from_the_cache, ttl_one_second, ttl_seven_days}
 PLAYED = [
     pytest.param(each, marks=pytest.mark.xfail(strict=False, reason=KNOWN[each])) if each in KNOWN else each
     for each in ALL
+    if each not in BY_HAND
 ]
 
 
@@ -49,6 +54,7 @@ def test_nothing_in_clear_while(scenario: Callable[[Scene], None], machine: Mach
     assert result.works, result
 
 
+@pytest.mark.timeout(150)
 def test_nothing_in_clear_in_a_minute_of_chaos(machine: Machine) -> None:
     seed = int(os.environ.get("SPLITWG_SEED", secrets.randbelow(10**6)))
     happened = [f"SPLITWG_SEED={seed}"]

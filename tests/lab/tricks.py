@@ -55,10 +55,10 @@ def _used(scene: Scene, name: str, seconds: float) -> None:
 def older_than_its_element(scene: Scene) -> None:
     """an answer outlives the least life of an element, and is given from the cache until its end (hours as seconds)"""
     scene.subject.hasten()
-    with _behind(scene, {("ageing.tunneled.example", "A"): lambda: [(AGEING, 6)]}), scene.load():
+    with _behind(scene, {("ageing.tunneled.example", "A"): lambda: [(AGEING, 4)]}), scene.load():
         scene.hide(AGEING)
         began = time.monotonic()
-        while (now := time.monotonic() - began) < 6:
+        while (now := time.monotonic() - began) < 4:
             # As a resolver in the program does: no lookup while it has an answer, and it has them from anybody.
             if now % 1.5 < 0.1:
                 _said(scene, "ageing.tunneled.example", "A")
