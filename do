@@ -11,6 +11,8 @@ usage: sudo ./do demo [--keep]   a small internet on this machine, and the artic
        sudo ./do vmtest [ARG...] the tests of WireGuard in the kernel, on a Debian kernel under qemu
        sudo ./do leaktest [--json FILE] [SCENARIO...]
                                  what leaves in clear while things happen, beside the set-up of the article
+       sudo ./do leaktest --chaos [--seed N] [--minutes M]
+                                 the same while faults happen at random, for 10 minutes
        sudo ./do bench [--quick] [--rows 1,3] [--runs N] [--json FILE] [--document]
                                  speed and memory beside dnsmasq and smartdns, in 20 minutes (--quick: 2)
             ./do lint            ruff and mypy

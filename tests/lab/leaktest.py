@@ -239,9 +239,10 @@ class Scene:
         """A tunneled name that nobody has asked for."""
         return f"n{next(self._numbers)}.fresh.tunneled.example"
 
-    def stream(self, *addresses: str, every: float = 20) -> None:
-        """New flows to these addresses in turn, one every so many milliseconds, until the load ends."""
-        self._streams.append(self.lab.stream(*addresses, every=every))
+    def stream(self, *addresses: str, every: float = 20, before: Sequence[str] = ()) -> None:
+        """New flows to these addresses in turn, one every so many milliseconds, until the load ends. before: the
+        command that runs the program which makes them."""
+        self._streams.append(self.lab.stream(*addresses, every=every, before=before))
 
     def wait(self, seconds: float) -> None:
         """Lets the load go on."""

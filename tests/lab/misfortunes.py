@@ -16,7 +16,8 @@ from .asking import inside
 from .load import family_of
 from .machine import DOMAINS as OURS
 from .machine import WIREGUARD
-from .scenarios import connect, wireguard_go
+from .scenarios import TUNNELED, connect, wireguard_go
+from .test_use import container
 from .world import PUBLIC_DNS
 
 if TYPE_CHECKING:
@@ -172,6 +173,19 @@ def _knock(host: Host, address: str, kind: socket.SocketKind, port: int) -> None
         sock.send(b"?")
 
 
+def container_behind(scene: Scene) -> None:
+    """a container connects to the tunneled site all the time, without a lookup of its own"""
+    box = ("ip", "netns", "exec", "box")
+    site = TUNNELED[0]
+    with container(scene.lab), scene.load():
+        scene.stream(site, before=box)
+        curl = (*box, "curl", "-s", "-m", "1", f"http://{site}/")
+        scene.expect(
+            "it is tunneled", lambda: scene.lab.client.run(*curl, check=False).stdout.strip() == scene.lab.vpn_v4
+        )
+        scene.wait(0.5)
+
+
 def v4_only_tunnel(scene: Scene) -> None:
     """a tunnel without IPv6"""
     text = scene.lab.client.read(WIREGUARD)
@@ -308,6 +322,7 @@ MISFORTUNES: tuple[Callable[[Scene], None], ...] = (
     route_moved,
     hostile_routes,
     neighbours,
+    container_behind,
     v4_only_tunnel,
     conntrack_full,
     marks_of_others,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,9 +117,9 @@ class Lab:
         family = "ip6" if ":" in address else "ip"
         return _silence(host, f"{family} daddr {address} meta l4proto {{ tcp, udp }} th dport 53 drop", "")
 
-    def stream(self, *addresses: str, seconds: float = 3600, every: float = 2) -> Traffic:
-        """New TCP and UDP flows to the addresses in turn, every few milliseconds."""
-        return self._traffic("stream", address=addresses, seconds=seconds, every=every)
+    def stream(self, *addresses: str, seconds: float = 3600, every: float = 2, before: Sequence[str] = ()) -> Traffic:
+        """New TCP and UDP flows to the addresses in turn, every few milliseconds. before: the command that runs it."""
+        return self._traffic("stream", before, address=addresses, seconds=seconds, every=every)
 
     def lookups(self, **options: Any) -> Traffic:
         """Lookups on a steady beat; options as of `traffic`: pattern first count every seconds server
@@ -134,8 +134,8 @@ class Lab:
         """A long steady download."""
         return self._traffic("download", address=[address], seconds=seconds)
 
-    def _traffic(self, what: str, /, **options: Any) -> Traffic:
-        argv = [sys.executable, "-m", "tests.lab.traffic", what]
+    def _traffic(self, what: str, before: Sequence[str] = (), /, **options: Any) -> Traffic:
+        argv = [*before, sys.executable, "-m", "tests.lab.traffic", what]
         for option, value in options.items():
             for each in value if isinstance(value, list | tuple) else [value]:
                 argv.append(f"--{option}={each}")
