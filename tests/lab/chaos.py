@@ -110,7 +110,7 @@ def _bound_to_the_uplink(scene: Scene, random: Random) -> None:
 
 def _shell(command: str) -> Fault:
     def run(scene: Scene, random: Random) -> None:
-        scene.client(f"{command}; true")  # an earlier fault may have taken it
+        scene.try_on_the_client(command)  # an earlier fault may have taken it
 
     return run
 

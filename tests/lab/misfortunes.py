@@ -96,14 +96,14 @@ def _disconnect(scene: Scene) -> None:
 
 
 def suspended(scene: Scene) -> None:
-    """the machine sleeps for 3 s: everything stands still, and the uplink is down"""
+    """the machine sleeps for 2 s: everything stands still, and the uplink is down"""
     try:
         with scene.load(), scene.closed():
             asleep = [scene.subject.pid(), *wireguard_go(scene.lab)]
             for pid in asleep:
                 os.kill(pid, signal.SIGSTOP)
             scene.client("ip link set eth0 down")
-            scene.wait(3)
+            scene.wait(2)
             for pid in asleep:
                 os.kill(pid, signal.SIGCONT)
             connect(scene.lab, 2)

@@ -213,19 +213,19 @@ def ruleset_flushed(scene: Scene) -> None:
 def table_deleted(scene: Scene) -> None:
     """nft delete table"""
     with scene.load():
-        scene.client("nft delete table inet wg_routing")
+        scene.try_on_the_client("nft delete table inet wg_routing")
 
 
 def sets_flushed(scene: Scene) -> None:
     """both sets flushed"""
     with scene.load():
-        scene.client("nft 'flush set inet wg_routing wg_domains4; flush set inet wg_routing wg_domains6'")
+        scene.try_on_the_client("nft 'flush set inet wg_routing wg_domains4; flush set inet wg_routing wg_domains6'")
 
 
 def chain_flushed(scene: Scene) -> None:
     """the output chain flushed"""
     with scene.load():
-        scene.client("nft flush chain inet wg_routing output")
+        scene.try_on_the_client("nft flush chain inet wg_routing output")
 
 
 def rules_deleted(scene: Scene) -> None:
