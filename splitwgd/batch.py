@@ -7,8 +7,9 @@ libnftables takes 89 us to parse, evaluate and write it (docs/decisions/0009).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 
 from splitwgd.objects import Element
 
@@ -23,9 +24,8 @@ _FAMILY = struct.Struct("!BBH")  # nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")
 _IN_ONE_MESSAGE = 256  # elements; the length of an attribute has 16 bits
 # One element: the list's attribute, key > data > address, and then timeout, user data > comment.
-_KEY = {4: "=HHHHHH4s", 16: "=HHHHHH16s"}
-_BARE = {width: struct.Struct(key) for width, key in _KEY.items()}
-_LIFE = "HH8sHHBB"
+_BARE = {4: struct.Struct("=HHHHHH4s"), 16: struct.Struct("=HHHHHH16s")}
+_TIMEOUT, _COMMENT = struct.Struct("=HH8s"), struct.Struct("=HHBB")
 
 
 def make_batch(
@@ -37,11 +37,11 @@ def make_batch(
     only way that works on every kernel (in place only from Linux 6.12), that replaces the comment too, and in
     which no packet misses the element.
     """
-    changes = [(_DELSETELEM, 0, part) for part in _parts((set_, _bare(address)) for set_, address in gone)]
-    changes += [(_NEWSETELEM, _CREATE | _EXCL, part) for part in _parts((e.set, _element(e)) for e in new)]
+    changes = [(_DELSETELEM, 0, part) for part in _parts([(set_, _bare(address)) for set_, address in gone])]
+    changes += [(_NEWSETELEM, _CREATE | _EXCL, part) for part in _parts([_element(*e) for e in new])]
     if renewed:
-        put = [(_NEWSETELEM, _CREATE, part) for part in _parts((e.set, _element(e)) for e in renewed)]
-        bare = _parts((e.set, _bare(e.address)) for e in renewed)
+        put = [(_NEWSETELEM, _CREATE, part) for part in _parts([_element(*e) for e in renewed])]
+        bare = _parts([(set_, _bare(address)) for set_, address, _, _ in renewed])
         changes += [*put, *((_DELSETELEM, 0, part) for part in bare), *put]
     name = _attribute(1, table.encode() + b"\0")
     texts = [_HEADER.pack(20, _BATCH_BEGIN, _REQUEST, 0, 0) + _FAMILY.pack(0, 0, 10)]
@@ -55,29 +55,33 @@ def make_batch(
 
 def _parts(members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
     """(set, its members' bytes), as many as fit into a message."""
-    by_set: dict[str, list[bytes]] = {}
+    by_set: defaultdict[str, list[bytes]] = defaultdict(list)
     for set_, member in members:
-        by_set.setdefault(set_, []).append(member)
+        by_set[set_].append(member)
     for set_, texts in by_set.items():
         for start in range(0, len(texts), _IN_ONE_MESSAGE):
             yield set_, b"".join(texts[start : start + _IN_ONE_MESSAGE])
 
 
-def _element(element: Element) -> bytes:
-    _, address, name, seconds = element
-    comment, width = name.encode(), len(address)
-    length = len(comment) + 1
-    size, pack = _shape(width, length)
-    life = int(seconds * 1000).to_bytes(8, "big")
-    key = 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, address
-    return pack(size, *key, 12, 4, life, 6 + length, 6, 0, length, comment)
+def _element(set_: str, address: bytes, name: str, seconds: float) -> tuple[str, bytes]:
+    comment = name.encode()
+    head, before_comment, padding = _shape(len(address), len(comment))
+    return set_, head + address + _life(seconds) + before_comment + comment + padding
 
 
 @cache
-def _shape(width: int, length: int) -> tuple[int, Callable[..., bytes]]:
-    """The size of an element with such an address and such a comment (its zero included), and what packs it."""
-    shape = struct.Struct(f"{_KEY[width]}{_LIFE}{length + -(6 + length) % 4}s")
-    return shape.size, shape.pack
+def _shape(width: int, length: int) -> tuple[bytes, bytes, bytes]:
+    """What is before, between and behind an address and a comment of so many bytes, but for the life."""
+    whole = length + 1  # with its zero
+    padding = bytes(1 + -(_COMMENT.size + whole) % 4)
+    size = _BARE[width].size + _TIMEOUT.size + _COMMENT.size + length + len(padding)
+    head = _BARE[width].pack(size, 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, b"")[:-width]
+    return head, _COMMENT.pack(_COMMENT.size + whole, 6, 0, whole), padding
+
+
+@lru_cache(1024)  # most answers have the TTL of another one
+def _life(seconds: float) -> bytes:
+    return _TIMEOUT.pack(12, 4, int(seconds * 1000).to_bytes(8, "big"))
 
 
 def _bare(address: bytes) -> bytes:

@@ -272,7 +272,7 @@ def fit_reply(query: Query, body: Body, stream: bool, why: Why | None = None) ->
     if not query.dnssec_ok and not asked & AD:
         flags &= ~AD  # RFC 6840 §5.8
     length = 12 + len(query.question) + len(body.records) + len(opt)
-    most = 0xFFFF if stream else min(query.udp_size, UDP_SIZE)
+    most = 0xFFFF if stream else UDP_SIZE if query.udp_size > UDP_SIZE else query.udp_size
     if length > most and not query.dnssec_ok and 0 < body.answers_end < len(body.records):
         # What is beside an answer can be left out without a word (RFC 2181 §9).
         length -= len(body.records) - body.answers_end

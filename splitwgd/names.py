@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 import idna
 
@@ -113,19 +114,19 @@ def to_text(name: Name) -> str:
 
     (RFC 1035 §5.1. A quotation mark or a line break from the net can so never end a comment or a log line.)
     """
-    dotted, position = bytearray(name), 0
-    while length := name[position]:
-        dotted[position] = _DOT
-        position += 1 + length
-    text = bytes(dotted[1:position])
-    if _DOT not in name and not text.translate(None, _TEXT_BYTES_AND_DOT):
-        return text.decode() or "."
-    return ".".join(_escaped(tail[1 : 1 + tail[0]]) for tail in tails(name) if tail[0])
+    end = 1 + name[0]
+    label = name[1:end]
+    text = _escaped(label) if label.translate(None, _TEXT_BYTES) else label.decode()
+    return text + _text_below(name[end:]) if text else "."
 
 
-_DOT = ord(".")
 _TEXT_BYTES = bytes(_LABEL_BYTES) + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_TEXT_BYTES_AND_DOT = _TEXT_BYTES + b"."
+
+
+@lru_cache(2048)
+def _text_below(parent: Name) -> str:
+    """What follows a label. Remembered, since most names that are told of have the parent of another one."""
+    return f".{to_text(parent)}" if parent[0] else ""
 
 
 def _escaped(label: bytes) -> str:
