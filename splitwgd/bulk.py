@@ -123,14 +123,18 @@ class Bulk:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         texts, room = self._in.texts, self._answered.room
+        names = b""
         given = first = start = 0
         for place, length in enumerate(self._asked.lengths[:count].tolist()):
-            reply = ready(bytes(texts[start + 2 : start + length]))
+            question = bytes(texts[start : start + length])
+            reply = ready(question[2:])
             if reply is None:
-                self._send(self._answered, first, place)
+                if first < place:
+                    self._send(self._answered, first, place)
                 first = place + 1
+                names = names or bytes(self._in.names[: count * _NAME])
                 name = place * _NAME
-                take(bytes(texts[start : start + length]), Asker(self, bytes(self._in.names[name : name + _NAME])))
+                take(question, Asker(self, names[name : name + _NAME]))
             else:
                 room[place] = end = 2 + len(reply)
                 texts[start + 2 : start + end] = reply

@@ -37,15 +37,14 @@ _KNOW_NO_EDNS = frozenset(bytes((flags | rcode,)) for flags in range(0, 256, 16)
 _OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Post:
+class Post(Berth):
     """What is known of one server: the way to it and where its ports rest, its cookie, and whether it does
     without EDNS."""
 
-    __slots__ = ("berth", "jar", "way", "without_edns")
+    __slots__ = ("jar", "without_edns")
 
     def __init__(self, way: Way) -> None:
-        self.way = way
-        self.berth = Berth(way)
+        super().__init__(way)
         self.jar = CookieJar(secrets.token_bytes(8))
         self.without_edns = False
 
@@ -164,7 +163,7 @@ class Flight:
         post, upstreams = self.desk.posts[server], self.upstreams
         port = None
         try:
-            port = upstreams.ports.take(post.berth, self)
+            port = upstreams.ports.take(post, self)
             port.since = now
             port.ident = random_ident()
             question = self.query.question

@@ -111,7 +111,7 @@ class Ledger:
         for place in places:
             known = self._holdings.get(place)
             if known is None or known.until <= now:
-                new.append(Element(*place, own, whole))
+                new.append(Element(place[0], place[1], own, whole))
                 continue
             left = known.until - now
             comment = known.comment if name in known.names else _with(known.comment, own)

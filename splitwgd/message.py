@@ -22,15 +22,18 @@ IXFR, AXFR, ANY = 251, 252, 255
 META_TYPES = frozenset({OPT, 249, 250, IXFR, AXFR, 253, 254})
 IN = 1
 HEADER = struct.Struct("!HHHHHH")
+_pack_header, _unpack_header = HEADER.pack, HEADER.unpack_from
 # The fixed part of a record after its owner: type, class, TTL, length (RFC 1035 §3.2.1).
 RECORD = struct.Struct("!HHIH")
 # DNS flag day 2020 and RFC 9715: what surely fits without fragments.
 UDP_SIZE = 1232
 COOKIE, EXTENDED_ERROR = 10, 15  # EDNS options (RFC 7873, RFC 8914)
 _DO = 0x8000
+_ECHOED, _OURS = RD | CD, 0xFFFF & ~(RD | CD)  # bits of the flags: as the client sent them, and as a body has them
 _POINTERS = 127  # a name of 255 bytes has no more labels; a pointer without a label before the next is of no use
 _KEY_ENDS = (b"\0", b"\1", b"\2", b"\3")  # what else an answer depends on: the bits DO and CD
 _TYPE_AND_CLASS = struct.Struct("!HH")
+_unpack_type_and_class = _TYPE_AND_CLASS.unpack_from
 
 
 class BadQuery(MessageError):
@@ -72,35 +75,35 @@ def read_query(data: bytes) -> Query:
     """The question in these bytes. Raises BadQuery for anything that is not one that we forward."""
     if len(data) < 12:
         raise BadQuery("shorter than a header", None)
-    ident, flags, questions, answers, authorities, additionals = HEADER.unpack_from(data)
+    ident, flags, questions, answers, authorities, additionals = _unpack_header(data)
     if flags & 0xF800 or questions != 1:
         raise _refusal(ident, flags)
     try:
-        end = 12
-        while length := data[end]:
+        root = 12
+        while length := data[root]:
             if length > 63:
                 raise MessageError("a question's name that is compressed or has a long label")
-            end += 1 + length
-        end += 1
-        if end > 12 + 255:
+            root += 1 + length
+        end = root + 5
+        if root >= 12 + 255:
             raise MessageError("a name longer than 255 bytes")
-        qtype, qclass = _TYPE_AND_CLASS.unpack_from(data, end)
+        qtype, qclass = _unpack_type_and_class(data, root + 1)
         opt, size, dnssec_ok, extended = 0, 512, False, 0
-        if answers or authorities or additionals or len(data) != end + 4:
+        if additionals or answers or authorities or len(data) != end:
             if answers or authorities:
                 raise MessageError("a question with an answer")
-            opt = _find_opt(data, end + 4, additionals)
+            opt = _find_opt(data, end, additionals)
             if opt:
                 _, size, extended, length = RECORD.unpack_from(data, opt)
                 dnssec_ok = extended & _DO != 0
                 _check_options(data, opt + RECORD.size, length)
     except (MessageError, struct.error, IndexError) as error:
         raise BadQuery(str(error), _bare(ident, flags, FORMERR)) from error
-    question = data[12 : end + 4]
-    name = data[12:end].lower()
-    key = name + question[-4:] + _KEY_ENDS[(2 if dnssec_ok else 0) + (1 if flags & CD else 0)]
-    query = Query(ident, flags, question, name, qtype, key, opt > 0, size if size > 512 else 512, dnssec_ok)
-    if qclass != IN or extended & 0xFF0000 or qtype in META_TYPES:
+    name = data[12 : root + 1].lower()
+    key_end = _KEY_ENDS[(2 if dnssec_ok else 0) + (1 if flags & CD else 0)]
+    key = name + data[root + 1 : end] + key_end
+    query = Query(ident, flags, data[12:end], name, qtype, key, opt > 0, size if size > 512 else 512, dnssec_ok)
+    if qclass != IN or qtype in META_TYPES or extended & 0xFF0000:
         raise _not_ours(query, qclass, extended)
     return query
 
@@ -159,21 +162,22 @@ def skip_name(data: bytes, position: int) -> int:
 def expanded(data: bytes, position: int, known: dict[int, bytes]) -> bytes:
     """The name that begins here, without pointers. known: what was expanded before, by position; grows.
 
-    A pointer must lead to a prior name (RFC 1035 §4.1.4), which ends before the pointer: so this ends, too
-    (RFC 9267 §2).
+    A pointer must lead to a prior name (RFC 1035 §4.1.4), which begins before this one and ends before the
+    pointer: so this ends, too (RFC 9267 §2).
     """
     labels: list[tuple[int, bytes]] = []
     rest = b"\0"
-    limit, size, pointers = len(data), 1, 0
+    start, limit, size, pointers = position, len(data), 1, 0
     while length := data[position]:
         if (found := known.get(position)) is not None:
             rest = found
             break
         if length >= 0xC0:
-            limit, position = position, (length & 0x3F) << 8 | data[position + 1]
+            target = (length & 0x3F) << 8 | data[position + 1]
             pointers += 1
-            if not 12 <= position < limit or pointers > _POINTERS:
+            if not 12 <= target < start or pointers > _POINTERS:
                 raise MessageError("a compression pointer that does not lead back, or one too many")
+            start, limit, position = target, position, target
             continue
         end = position + 1 + length
         if length > 63 or end >= limit:
@@ -264,20 +268,21 @@ def fit_reply(query: Query, body: Body, stream: bool, why: Why | None = None) ->
 
     What is too long becomes an empty reply with TC (RFC 2181 §9): who asked by UDP comes back by TCP.
     """
-    asked = query.flags
-    flags = body.flags & ~(RD | CD) | (asked & (RD | CD)) | RA
+    question, records = query.question, body.records
+    flags = body.flags & _OURS | query.flags & _ECHOED | RA
+    if not query.dnssec_ok and not query.flags & AD:
+        flags &= ~AD  # RFC 6840 §5.8
     opt, additionals = b"", 0
     if query.edns:
         opt, additionals = _opt(query.dnssec_ok, 0, _explanation(why)), 1
-    if not query.dnssec_ok and not asked & AD:
-        flags &= ~AD  # RFC 6840 §5.8
-    length = 12 + len(query.question) + len(body.records) + len(opt)
-    most = 0xFFFF if stream else UDP_SIZE if query.udp_size > UDP_SIZE else query.udp_size
-    if length > most and not query.dnssec_ok and 0 < body.answers_end < len(body.records):
-        # What is beside an answer can be left out without a word (RFC 2181 §9).
-        length -= len(body.records) - body.answers_end
-        body = Body(body.flags, body.answers, 0, body.records[: body.answers_end], body.answers_end)
-    if length > most:
-        return HEADER.pack(query.id, flags | TC, 1, 0, 0, additionals) + query.question + opt
-    head = HEADER.pack(query.id, flags, 1, body.answers, body.authorities, additionals)
-    return head + query.question + body.records + opt
+    length = 12 + len(question) + len(records) + len(opt)
+    if length > 512:  # or else everybody can take it
+        most = 0xFFFF if stream else min(query.udp_size, UDP_SIZE)
+        if length > most and not query.dnssec_ok and 0 < body.answers_end < len(records):
+            # What is beside an answer can be left out without a word (RFC 2181 §9).
+            length -= len(records) - body.answers_end
+            records = records[: body.answers_end]
+            body = Body(body.flags, body.answers, 0, records, body.answers_end)
+        if length > most:
+            return _pack_header(query.id, flags | TC, 1, 0, 0, additionals) + question + opt
+    return _pack_header(query.id, flags, 1, body.answers, body.authorities, additionals) + question + records + opt

@@ -92,9 +92,10 @@ class Vetting:
         sets = self._sets.get(group.tunnel)
         if sets is None:
             sets = self._sets[group.tunnel] = {4: domain_set(group.tunnel, 4), 16: domain_set(group.tunnel, 6)}
-        if len(addresses) > 1:
-            addresses = dict.fromkeys(addresses)
-        return [(sets[len(address)], address) for address in addresses]
+        if len(addresses) == 1:
+            (address,) = addresses
+            return [(sets[len(address)], address)]
+        return [(sets[len(address)], address) for address in dict.fromkeys(addresses)]
 
     def may_hold(self, name: Name, set_: str) -> bool:
         """Whether the addresses of this name belong into this set."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import nullcontext
 
 import pytest
 
@@ -34,6 +35,12 @@ def test_a_hint_that_is_cut_is_no_address() -> None:
 def test_parameters_come_in_their_order() -> None:
     assert parameters(parameter(0, b"\0\4") + parameter(3, b"\x01\xbb")) == [(0, b"\0\4"), (3, b"\x01\xbb")]
     assert parameters(b"") == []
+
+
+@pytest.mark.parametrize(("count", "readable"), [(256, True), (257, False)])
+def test_there_are_no_thousands_of_parameters(count: int, readable: bool) -> None:
+    with nullcontext() if readable else pytest.raises(MessageError):
+        parameters(b"".join(parameter(key, b"") for key in range(count)))
 
 
 @pytest.mark.parametrize("data", [parameter(4, b"\1\2\3\4", length=5), parameter(65535, b"", length=65535)])

@@ -160,6 +160,7 @@ def _pointers() -> dict[str, bytes]:
     owners = {
         "to-itself": pointer(END),
         "to-its-beginning": b"\1a" + pointer(END),
+        "to-its-own-label": b"\3a\0a" + pointer(END + 2),
         "forward": pointer(END + 2),
         "beyond": pointer(0x3FFF),
         "to-header": pointer(0),
