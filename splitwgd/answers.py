@@ -72,10 +72,9 @@ class Reply(Body):
 
 def is_reply_to(data: bytes, ident: int, question: bytes, any_case: bool = True) -> bool:
     """Whether these bytes claim to answer this question: id, QR, and the question itself (RFC 5452 §9.1)."""
-    end = 12 + len(question)
-    if len(data) < end or data[0] << 8 | data[1] != ident or data[2] & 0xF8 != 0x80 or data[4:6] != b"\0\1":
+    if len(data) < 12 or data[0] << 8 | data[1] != ident or data[2] & 0xF8 != 0x80 or data[4:6] != b"\0\1":
         return False
-    asked = data[12:end]
+    asked = data[12 : 12 + len(question)]
     # The case may differ in the name and nowhere else.
     return asked == question or any_case and asked[-4:] == question[-4:] and asked.lower() == question.lower()
 
@@ -93,35 +92,34 @@ def read_reply(data: bytes, query: Query, low: int = 0, high: int = TTL_LIMIT) -
 
 def _of_addresses(data: bytes, query: Query, low: int, high: int) -> Reply | None:
     """The reply, if it has the shape of most: addresses of the very name, and an OPT record at the most."""
-    _, flags, _, answers, authorities, additionals = HEADER.unpack_from(data)
+    _, flags, _, answers, authorities, additionals = _unpack_header(data)
     shape = _SHAPES.get(query.qtype)
-    if shape is None or flags & (TC | 0xF) or not answers or authorities or additionals > 1:
+    if shape is None or flags & _NO_ANSWER or not answers or authorities or additionals > 1:
         return None
-    unpack_from, size, begin, width = shape
+    iter_unpack, size, begin, width = shape
     start = 12 + len(query.question)
-    position = start + answers * size
-    if len(data) < position:
+    length = answers * size
+    records = data[start : start + length]
+    if len(records) != length:
         return None
-    addresses, least, longest = [], high, 0
-    for place in range(start, position, size):
-        owner_type_class, ttl, length, address = unpack_from(data, place)
-        if owner_type_class != begin or length != width or not low <= ttl <= high:
+    addresses, ttls = [], []
+    for owner_type_class, ttl, address_length, address in iter_unpack(records):
+        if owner_type_class != begin or address_length != width:
             return None
         addresses.append(address)
-        if ttl < least:
-            least = ttl
-        if ttl > longest:
-            longest = ttl
+        ttls.append(ttl)
+    least, longest = (ttls[0], ttls[0]) if answers == 1 else (min(ttls), max(ttls))
+    if least < low or longest > high:
+        return None
     options = b""
     if additionals:
-        root, rtype, _, extended, length = _AT_ROOT.unpack_from(data, position)
-        if root or rtype != OPT or extended >> 24 or len(data) != position + 11 + length:
+        root, rtype, _, extended, of_options = _unpack_at_root(data, start + length)
+        options = data[start + length + 11 :]
+        if root or rtype != OPT or extended >> 24 or len(options) != of_options:
             return None
-        options = data[position + 11 :]
-    records = data[start:position]
-    places = _FIRST_PLACE if answers == 1 else tuple(range(6, position - start, size))
+    places = _FIRST_PLACE if answers == 1 else tuple(range(6, length, size))
     return Reply(
-        flags & _KEPT_FLAGS, answers, 0, records, position - start,
+        flags & _KEPT_FLAGS, answers, 0, records, length,
         NOERROR, False, places, least, (query.name,), tuple(addresses), (), False, options, longest,
     )  # fmt: skip
 
@@ -129,11 +127,13 @@ def _of_addresses(data: bytes, query: Query, low: int, high: int) -> Reply | Non
 _WIDTHS = {A: 4, AAAA: 16}
 # Such a record, its size, how it begins (a pointer to the question, type and class), and the length of its address.
 _SHAPES = {
-    A: (struct.Struct("!6sIH4s").unpack_from, 16, b"\xc0\x0c\0\1\0\1", 4),
-    AAAA: (struct.Struct("!6sIH16s").unpack_from, 28, b"\xc0\x0c\0\x1c\0\1", 16),
+    A: (struct.Struct("!6sIH4s").iter_unpack, 16, b"\xc0\x0c\0\1\0\1", 4),
+    AAAA: (struct.Struct("!6sIH16s").iter_unpack, 28, b"\xc0\x0c\0\x1c\0\1", 16),
 }
 _FIRST_PLACE = (6,)
-_AT_ROOT = struct.Struct("!BHHIH")  # one whose owner is the root
+_unpack_at_root = struct.Struct("!BHHIH").unpack_from  # one whose owner is the root
+_unpack_header = HEADER.unpack_from
+_NO_ANSWER = TC | 0xF  # flags of what is cut, or has another rcode than NOERROR
 
 
 class _Reader:
