@@ -110,7 +110,8 @@ def _in_words(found: dict[str, Any]) -> str:
     if met := found.get("bypasses"):
         lines.append(
             f"\nother ways to ask: {met['redirected']} led here; packets refused: {met['refused_plain']} to port 53, "
-            f"{met['refused_tls']} over TLS, {met['refused_https']} over HTTPS"
+            f"{met['refused_tls']} over TLS, {met['refused_https']} over HTTPS\n"
+            f"connections that were open before the address of a listed name was known: {met['found_open']}"
         )
     lines.append("\nthe kernel holds:" if found["held"] else "\nthe kernel holds nothing of splitwg")
     lines += [f"  {line}" for line in found["held"]]

@@ -18,14 +18,15 @@ _FAMILY = {4: "ip", 6: "ip6"}
 _DNS, _HTTPS, _TLS = 53, 443, 853  # RFC 1035; RFC 8484, RFC 9114; RFC 7858, RFC 9250
 _FLOWS = "meta l4proto { tcp, udp } th dport"
 
-OF_BEFORE = "a flow from before its address was known"
 
-# Why a question came here or was refused, by what status calls their number; the rules' comments begin so.
+# Why a question came here or was refused, by what status calls their number; the rules' comments begin so. The last is
+# no question: it is what somebody did with an answer that was not ours.
 COUNTED = {
     "redirected": "every question is ours",
     "refused_plain": "a question that would get past us",
     "refused_tls": "a question over TLS or QUIC that would get past us",
     "refused_https": "a resolver over HTTPS that is asked instead of us",
+    "found_open": "a flow from before its address was known",
 }
 
 
@@ -103,12 +104,21 @@ def _to_tunnel(tunnel: Tunnel, bits: _Bits, of_before: Iterable[FilterRule]) -> 
 
 
 def _ended(bits: _Bits) -> Iterable[FilterRule]:
-    return _refused(f"{bits.has(bits.ended, 'ct')} ct direction original", "a flow of what is tunneled no longer")
+    # Its answers are let pass: who gets one speaks again, and hears of it. The refusal itself is one, too.
+    return _refused(f"{bits.has(bits.ended, 'ct')} ct direction original", "a flow whose way has changed")
 
 
 def _of_before(tunnel: Tunnel, bits: _Bits) -> str:
     """A packet for the tunnel whose flow began in clear: NAT was decided then, so that no answer would come back."""
     return f"{bits.has(tunnel.mark)} ct status confirmed {bits.lacks(tunnel.mark, 'ct')}"
+
+
+def _end_of_before(tunnel: Tunnel, bits: _Bits) -> Iterable[FilterRule]:
+    """Each is counted once."""
+    match = _of_before(tunnel, bits)
+    first = f"{match} {bits.lacks(bits.ended, 'ct')}"
+    yield _rule(f"{first} counter {bits.put(bits.ended, 'ct')}", COUNTED["found_open"])
+    yield from _refused(match, "NAT was decided for the uplink")
 
 
 def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: frozenset[str]) -> tuple[FilterRule, ...]:
@@ -133,7 +143,7 @@ def _output(config: Config, bits: _Bits, foreign_marks: Iterable[int], down: fro
                 rules += _refused(match, "the tunnel is down")
             elif not tunnel.wireguard.carries(family):
                 rules += _refused(match, f"the tunnel carries no IPv{family}")
-        rules += _to_tunnel(tunnel, bits, _refused(_of_before(tunnel, bits), OF_BEFORE))
+        rules += _to_tunnel(tunnel, bits, _end_of_before(tunnel, bits))
     return tuple(rules)
 
 
@@ -224,8 +234,8 @@ def _refuse_forwarded(config: Config, bits: _Bits) -> tuple[FilterRule, ...]:
         _rule("ct status dnat return", "somebody leads it to a server on purpose, as container engines do"),
         _rule(f"th dport {_HTTPS} meta mark & {bits.mask:#x} {tunneled} return", "a resolver that is tunneled"),
     )
-    rules = [rule for tunnel in config.tunnels for rule in _refused(_of_before(tunnel, bits), OF_BEFORE)]
-    return (*rules, *_ended(bits), *_no_way_past(config, passes))
+    rules = [rule for tunnel in config.tunnels for rule in _end_of_before(tunnel, bits)]
+    return (*_ended(bits), *rules, *_no_way_past(config, passes))
 
 
 def _no_way_past(config: Config, passes: Iterable[FilterRule]) -> Iterable[FilterRule]:

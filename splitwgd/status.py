@@ -59,7 +59,8 @@ def make_status(
 
 
 def bypasses(found: Plan) -> dict[str, int]:
-    """What was met of other ways to ask, since the rules were written: flows that were led here, packets refused."""
+    """What was met of other ways to ask, since the rules were written: flows that were led here, packets refused, and
+    flows found open, see COUNTED."""
     counts = dict.fromkeys(COUNTED, 0)
     by_reason = {why: count for count, why in COUNTED.items()}
     tables = (obj for obj in found.objects.values() if isinstance(obj, Table))

@@ -206,7 +206,7 @@ STATUS = {
     "trouble": "",
     "tunnels": [TUNNEL],
     "addresses": {"wg_domains4": 12},
-    "bypasses": {"redirected": 9, "refused_plain": 1, "refused_tls": 2, "refused_https": 3},
+    "bypasses": {"redirected": 9, "refused_plain": 1, "refused_tls": 2, "refused_https": 3, "found_open": 4},
     "questions": {"asked": 5, "from_cache": 2},
     "held": ["nft table inet wg_routing: 4 sets, 6 chains, 30 rules"],
     "differs": ["+ ip link wg0"],
@@ -224,6 +224,7 @@ def test_status_is_for_people_and_for_scripts(path: Path, daemon: Daemon) -> Non
         "wg_domains4: 12 addresses",
         "5 asked, 2 from cache",
         "other ways to ask: 9 led here; packets refused: 1 to port 53, 2 over TLS, 3 over HTTPS\n",
+        "connections that were open before the address of a listed name was known: 4\n",
         "nft table inet wg_routing",
         "that is not as wanted:\n  + ip link wg0",
     ):

@@ -121,6 +121,7 @@ def test_of_a_hundred_connections_those_to_an_added_name_are_reset_and_the_other
             time.sleep(0.5)
     assert seen.from_client_to(PLAIN[0]), "the control"
     assert seen.from_client_to(*LATER) == []
+    assert machine.status()["bypasses"]["found_open"] == 10, "each connection once"
 
 
 def test_connections_to_a_removed_name_are_reset_and_the_others_go_on(machine: Machine) -> None:
@@ -134,6 +135,7 @@ def test_connections_to_a_removed_name_are_reset_and_the_others_go_on(machine: M
         machine.splitwg("remove", "later.example")
         assert (lab.caller(LATER[0]), lab.caller(LATER[1])) == (lab.client_v4, lab.client_v6)
     assert seen.from_client_to(*TUNNELED) == []
+    assert machine.status()["bypasses"]["found_open"] == 0, "they were tunneled from their first packet on"
 
 
 @pytest.mark.parametrize("deed", ["add", "remove"])
@@ -153,6 +155,7 @@ def test_those_of_a_container_are_reset_too(machine: Machine, deed: str) -> None
             assert lab.client.run(*inside, "curl", "-s", "-m", "3", f"http://{LATER[0]}").stdout.strip() == after
             time.sleep(0.5)
     assert bool(seen.from_client_to(LATER[0])) == (deed == "remove")
+    assert machine.status()["bypasses"]["found_open"] == (3 if deed == "add" else 0)
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["nobody tracks it", "a firewall tracks it"])
@@ -174,6 +177,7 @@ def test_connections_from_before_the_daemon_are_reset_when_their_address_is_lear
                 time.sleep(0.5)
     finally:
         lab.client.run("sh", "-c", "nft delete table ip wall 2>/dev/null || true")
+    assert machine.status()["bypasses"]["found_open"] == 10
     assert seen.from_client_to(*TUNNELED) == []
 
 
