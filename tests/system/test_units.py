@@ -60,7 +60,7 @@ def make_root(root: Path) -> list[str]:
         "etc/systemd/system/uplink.service": UPLINK,
         "etc/systemd/system/inside.service": INSIDE,
         # So that a test need not wait for half a minute.
-        "etc/systemd/system/splitwgd.service.d/short.conf": "[Service]\nWatchdogSec=2\n",
+        "etc/systemd/system/splitwgd.service.d/short.conf": "[Service]\nWatchdogSec=3\n",
         "programs/bin/splitwgd": PROGRAM.format("daemon"),
         "programs/bin/splitwg": PROGRAM.format("cli"),
     }
@@ -103,6 +103,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     argv += ["--private-network", "--boot", "--quiet", "--console=pipe", *make_root(root), "systemd.show_status=no"]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BOOTED, check=False)
     report = root / "out/report.json"
+    if done.returncode and not any((root / "out").iterdir()):
+        pytest.skip(f"systemd-nspawn cannot boot here: {done.stderr.strip()[-200:]}")
     assert report.exists(), done.stdout + done.stderr
     found: dict[str, Any] = json.loads(report.read_text())
     return found | {"uplink": (root / "out/uplink").read_text()}
