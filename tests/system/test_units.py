@@ -69,6 +69,8 @@ def make_root(root: Path) -> list[str]:
         (root / name).write_text(text)
     for name in ("splitwgd", "splitwg"):
         (root / "programs/bin" / name).chmod(0o755)
+    (root / "etc/splitwg/domains.toml").chmod(0o600)
+    os.chown(root / "etc/splitwg/domains.toml", 65534, 65534)  # somebody keeps his own list
     for name in ("usr", "out", "srv/splitwg", "root", "var", "tmp", "run", "proc", "sys", "dev"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for name in ("bin", "sbin", "lib", "lib64"):
