@@ -1,4 +1,4 @@
-"""Changes of set elements as nf_tables' own netlink messages (include/uapi/linux/netfilter/nf_tables.h).
+"""Changes of set elements and of tables as nf_tables' own netlink messages (include/uapi/linux/netfilter/nf_tables.h).
 
 Elements are written here and not as nft's text because an answer waits for each: 15 us for one, where
 libnftables takes 89 us to parse, evaluate and write it (docs/decisions/0009).
@@ -14,11 +14,15 @@ from functools import cache, lru_cache
 from splitwgd.objects import Element
 
 _SUBSYSTEM = 10 << 8
+_NEWTABLE, _GETTABLE, _DELTABLE = _SUBSYSTEM | 0, _SUBSYSTEM | 1, _SUBSYSTEM | 2
 _NEWSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 14
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
 _INET = 1
 _NESTED = 0x8000
+_LIST = 3 | _NESTED  # of elements
+_FLAGS = {1: "dormant", 2: "owner", 4: "persist"}  # enum nft_table_flags
+_OWNED = 2 | 4
 _HEADER = struct.Struct("=IHHII")
 _FAMILY = struct.Struct("!BBH")  # nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")
@@ -43,14 +47,56 @@ def make_batch(
         put = [(_NEWSETELEM, _CREATE, part) for part in _parts([_element(*e) for e in renewed])]
         bare = _parts([(set_, _bare(address)) for set_, address, _, _ in renewed])
         changes += [*put, *((_DELSETELEM, 0, part) for part in bare), *put]
-    name = _attribute(1, table.encode() + b"\0")
+    name = _name(table)
+    return _framed(
+        [
+            (kind, flags, name + _attribute(2, set_.encode() + b"\0") + _ATTRIBUTE.pack(4 + len(each), _LIST) + each)
+            for kind, flags, (set_, each) in changes
+        ]
+    )
+
+
+def make_batch_of_tables(*steps: tuple[str, bool]) -> tuple[bytes, int]:
+    """The same of whole tables: each step is a name, and whether that table shall be the sender's own from then on
+    or not be there at all.
+
+    Made, or taken over where its owner has ended: with both flags, since what is owned without `persist` goes with
+    its owner. Refused for a table that is there without `persist`, which no table gets later (nf_tables_updtable).
+    """
+    owned = _attribute(2, struct.pack("!I", _OWNED))
+    return _framed(
+        [
+            (_NEWTABLE if there else _DELTABLE, _CREATE if there else 0, _name(name) + (owned if there else b""))
+            for name, there in steps
+        ]
+    )
+
+
+def _framed(changes: Sequence[tuple[int, int, bytes]]) -> tuple[bytes, int]:
     texts = [_HEADER.pack(20, _BATCH_BEGIN, _REQUEST, 0, 0) + _FAMILY.pack(0, 0, 10)]
-    for number, (kind, flags, (set_, members)) in enumerate(changes, 1):
-        body = name + _attribute(2, set_.encode() + b"\0") + _ATTRIBUTE.pack(4 + len(members), 3 | _NESTED) + members
+    for number, (kind, flags, body) in enumerate(changes, 1):
         flags |= _REQUEST | (_ACK if number == len(changes) else 0)
         texts.append(_HEADER.pack(20 + len(body), kind, flags, number, 0) + _FAMILY.pack(_INET, 0, 0) + body)
     texts.append(_HEADER.pack(20, _BATCH_END, _REQUEST, len(changes) + 1, 0) + _FAMILY.pack(0, 0, 10))
     return b"".join(texts), len(changes)
+
+
+def ask_table(name: str) -> bytes:
+    """Which flags a table has; for `read_flags`."""
+    body = _name(name)
+    return _HEADER.pack(20 + len(body), _GETTABLE, _REQUEST, 0, 0) + _FAMILY.pack(_INET, 0, 0) + body
+
+
+def read_flags(reply: bytes) -> frozenset[str]:
+    """The flags in the kernel's reply, by nft's names; none where it has no such table."""
+    _, kind, *_ = _HEADER.unpack_from(reply)
+    position, bits = 20, 0
+    while kind == _NEWTABLE and position + 4 <= len(reply):
+        length, attribute = _ATTRIBUTE.unpack_from(reply, position)
+        if attribute == 2:
+            (bits,) = struct.unpack_from("!I", reply, position + 4)
+        position += max((length + 3) & ~3, 4)
+    return frozenset(word for bit, word in _FLAGS.items() if bits & bit)
 
 
 def _parts(members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
@@ -87,6 +133,10 @@ def _life(seconds: float) -> bytes:
 def _bare(address: bytes) -> bytes:
     width = len(address)
     return _BARE[width].pack(12 + width, 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, address)
+
+
+def _name(table: str) -> bytes:
+    return _attribute(1, table.encode() + b"\0")
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

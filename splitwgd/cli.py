@@ -8,6 +8,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import click
@@ -19,7 +20,9 @@ from splitwgd.diff import compare
 from splitwgd.errors import ConfigError, SplitwgError
 from splitwgd.kernel import Kernel
 from splitwgd.names import NameProblem, Pattern, parse_pattern
+from splitwgd.owner import Owner
 from splitwgd.plan import Plan
+from splitwgd.ruleset import TABLE
 from splitwgd.status import bypasses
 from splitwgd.store import Disk, add_domain, remove_domain
 
@@ -74,8 +77,8 @@ def status(path: str, as_json: bool) -> None:
 
 def _status_without_daemon(path: str) -> dict[str, Any]:
     config = _config_if_any(path)
-    kernel = Kernel()
-    observed = kernel.observe(config)
+    with closing(Owner(TABLE)) as owner, closing(Kernel(owner)) as kernel:
+        observed = kernel.observe(config)
     held = [str(obj) for obj in observed.plan.objects.values()]
     closed = any(text.startswith("nft table") for text in held)
     return {
@@ -241,10 +244,10 @@ def teardown(path: str) -> None:
         _wait_for_end_of(ask({"do": "teardown"})["pid"])
     except NoDaemon:
         pass
-    kernel = Kernel()
-    observed = kernel.observe(_config_if_any(path))
-    kernel.shrink(compare(Plan.empty(), observed.plan))
-    left = kernel.observe(None).plan
+    with closing(Owner(TABLE)) as owner, closing(Kernel(owner)) as kernel:
+        observed = kernel.observe(_config_if_any(path))
+        kernel.shrink(compare(Plan.empty(), observed.plan))
+        left = kernel.observe(None).plan
     if left.objects:
         raise SplitwgError(f"still there:\n{left}")
     click.echo("nothing of splitwg is left in the kernel")

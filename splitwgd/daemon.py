@@ -38,7 +38,6 @@ from splitwgd.notify import Notify
 from splitwgd.ports import Ports
 from splitwgd.provenance import Provenance
 from splitwgd.reconciler import Reconciler
-from splitwgd.ruleset import TABLE
 from splitwgd.status import make_status, status_line
 from splitwgd.store import Disk
 from splitwgd.upstream import Upstreams
@@ -84,7 +83,7 @@ class Daemon:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         ports = Ports(self.loop, min(1024, descriptors // 8))
         upstreams = Upstreams(self.loop, ports=ports, limit=min(8192, descriptors // 2))
-        gate = Gate(self.loop, self.ledger, Elements(TABLE))
+        gate = Gate(self.loop, self.ledger, Elements(self.reconciler.owner))
         vetting = Vetting(zones, admission(config, self.reconciler.endpoint_addresses(config)), log.warning)
         return Forwarder(self.loop, zones, local, Cache(config.cache_size), upstreams, gate, vetting)
 
@@ -102,7 +101,7 @@ class Daemon:
         await self.memory.read(self.config.max_ttl)
         await self.reconciler.start(self.config, self.memory.all_lost)
         await self.reconciler.end_flows(self.forwarder.release(), self.config)
-        self.reconciler.listen(self.forwarder.gate.elements.port)
+        self.reconciler.listen(self.reconciler.owner.port)
         await self.whereabouts.look()
         await self.memory.recall()
         await self.listener.start(self.forwarder.take)
@@ -136,7 +135,6 @@ class Daemon:
         self.listener.close()
         self.garbage.close()
         self.forwarder.upstreams.close()
-        self.forwarder.gate.elements.close()
         await self.reconciler.close()
         await self.memory.close()
         log.info("stopped; the kernel is %s", "as it was" if self.reconciler.config is None else "closed")

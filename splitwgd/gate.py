@@ -21,6 +21,7 @@ log = logging.getLogger("splitwgd.dns")
 OF_A_NAME = 1024  # addresses that one name may hold
 _TRIES = 3  # of a transaction, which may meet another one
 _UNTIL_REPAIRED = 0.05  # seconds for which a table that is gone is not tried: the repair needs the time
+_UNTIL_FREE = 0.001
 _QUIET = 60.0  # seconds between two complaints about the same thing
 
 Done = Callable[[bool], None]
@@ -50,8 +51,14 @@ class Gate:
             done(True)
             return
         if not self._held:
-            self.loop.call_soon(self._write)
+            self.loop.call_soon(self._write_when_free)
         self._held.append((grant, done))
+
+    def _write_when_free(self) -> None:
+        if self.elements.busy:  # the ruleset is being written: a matter of milliseconds, and of no blocked loop
+            self.loop.call_later(_UNTIL_FREE, self._write_when_free)
+        else:
+            self._write()
 
     def _write(self) -> None:
         held, self._held = self._held, []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 
 from splitwgd.admission import Admission
 from splitwgd.config import Config
@@ -15,7 +16,10 @@ from splitwgd.kernel import Kernel
 from splitwgd.learned import SLACK, SPARE, Ledger
 from splitwgd.local import local_patterns
 from splitwgd.memory import read
+from splitwgd.objects import Table
+from splitwgd.owner import Owner
 from splitwgd.plan import Plan, make_plan
+from splitwgd.ruleset import TABLE
 from splitwgd.state import wanted
 from splitwgd.store import state_path
 from splitwgd.vetting import Vetting
@@ -29,11 +33,8 @@ def guard(config: Config) -> None:
 
     Raises KernelError or MachineError; what has been made so far only closes.
     """
-    kernel = Kernel()
-    try:
+    with closing(Owner(TABLE)) as owner, closing(Kernel(owner)) as kernel:
         count = _close(kernel, config)
-    finally:
-        kernel.close()
     log.info("closed until splitwgd starts; %d addresses are known from before", count)
 
 
@@ -46,7 +47,12 @@ def _close(kernel: Kernel, config: Config) -> int:
     plan = Plan.of(obj for obj in make_plan(config, facts).objects.values() if is_closing(obj))
     observed = kernel.observe(config, elements=True)
     ledger.restore(observed.elements, now)
-    kernel.grow(Diff(compare(plan, observed.plan).grow, ()), list(observed.elements))
+    missing = compare(plan, observed.plan).grow
+    if any(isinstance(obj, Table) and "owner" in obj.flags for obj in observed.plan.objects.values()):
+        # A daemon runs, which has read the file as well, and its table is nobody else's to change.
+        kernel.grow(Diff(tuple(put for put in missing if not isinstance(put.wanted, Table)), ()), [])
+        return len(ledger)
+    kernel.grow(Diff(missing, ()), list(observed.elements))
     state = read(state_path(), time.time(), now, ledger.longest(config.max_ttl))
     vetting = Vetting(Zones(config, local_patterns(config)), Admission(frozenset(config.private)), log.warning)
     vetting.recall(state.leads)

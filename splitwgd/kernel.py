@@ -5,6 +5,7 @@ Everything here blocks and belongs to one thread, the reconciler's worker.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -31,12 +32,16 @@ from splitwgd.objects import (
     Surroundings,
     Table,
 )
+from splitwgd.owner import Owner
 from splitwgd.plan import Facts, Plan
 from splitwgd.routing import Routing
 from splitwgd.ruleset import TABLE
 from splitwgd.transaction import read_table, table_text
 from splitwgd.uapi import Uapi
 from splitwgd.wireguard import KernelWireGuard
+
+log = logging.getLogger("splitwgd.kernel")
+_STAND_IN = f"{TABLE}_meanwhile"
 
 if TYPE_CHECKING:
     Wire = KernelWireGuard | Uapi
@@ -53,16 +58,18 @@ class Observed:
 class Kernel:
     """The kernel, as far as it is ours."""
 
-    def __init__(self) -> None:
-        self._nft = Nft()
-        self._elements = Elements(TABLE)
+    def __init__(self, owner: Owner) -> None:
+        """owner: outlives this, and is closed by whoever made it."""
+        self._nft = Nft()  # for listings, which need no ownership and may take long
+        self._owner = owner
+        self._elements = Elements(owner)
         self._netlink = Netlink()
         self._kernel_wireguard = KernelWireGuard()
         self._uapi = Uapi()
 
     def close(self) -> None:
         self._netlink.close()
-        self._elements.close()
+        self._nft.close()
 
     def surroundings(self) -> Surroundings:
         """This machine's addresses, gateways and links."""
@@ -85,7 +92,15 @@ class Kernel:
         mtus = [self._netlink.uplink_mtu(to, config.routing.direct) for to in _endpoints(config)]
         families = (4, 6) if has_ipv6() else (4,)
         strict = frozenset(link for link in links if is_strict(link))
-        return Facts(min((mtu for mtu in mtus if mtu), default=1500), families, strict, adopted, down, broken)
+        return Facts(
+            min((mtu for mtu in mtus if mtu), default=1500),
+            families,
+            strict,
+            adopted,
+            down,
+            broken,
+            self._owner.can_own,
+        )
 
     def observe(self, config: Config | None, elements: bool = False) -> Observed:
         """What is there now. Without a configuration: what a teardown has to find. elements: learned ones too,
@@ -94,7 +109,7 @@ class Kernel:
         objects = self._netlink.observe(links)
         table, learned = read_table(self._nft.list_table(TABLE, elements))
         if table is not None:
-            objects.append(table)
+            objects.append(replace(table, flags=self._owner.flags()))
         ours = {obj.name for obj in objects if isinstance(obj, Link)}
         objects += [self._device(link, config) for link in ours]
         if config is not None:
@@ -157,6 +172,16 @@ class Kernel:
         """Puts elements into their sets."""
         self._elements.put(elements)
 
+    def take_over(self) -> None:
+        """The table that a former process left is ours from now on, as it is, where the kernel knows owners.
+
+        Raises MachineError where another process owns it.
+        """
+        if not self._owner.can_own:
+            log.info("other programs can change our nft table: this kernel knows no owners that last (Linux 6.9)")
+        elif "persist" in self._owner.flags():
+            self._owner.take()
+
     def end_flows(self, addresses: Iterable[Ip], mark: int, routing: Routing) -> None:
         """Ends what goes to these addresses and bears the mark."""
         self._netlink.end_flows(addresses, mark, routing.fwmask, routing.ended)
@@ -165,7 +190,7 @@ class Kernel:
         match put.wanted:
             case Table() as table:
                 found = put.found if isinstance(put.found, Table) else None
-                self._nft.run(table_text(table, found, elements))
+                self._put_table(table, found, elements)
             case Rule() as rule:
                 self._netlink.put_rule(rule)
             case Route() as route:
@@ -182,10 +207,22 @@ class Kernel:
             case OuterMark(link=name, mark=mark):
                 self._wire(name).mark(name, mark)
 
+    def _put_table(self, table: Table, found: Table | None, elements: list[Element]) -> None:
+        if table.flags and found is not None and "persist" not in found.flags:
+            # No table gets that flag later, and libnftables before 1.1 cannot make one with it in the transaction
+            # that fills it: meanwhile another one does the same.
+            self._owner.run(table_text(replace(table, name=_STAND_IN, flags=frozenset()), None, elements))
+            self._owner.take(anew=True)
+            found = None
+        elif table.flags:
+            self._owner.take()
+        self._owner.run(table_text(table, found, elements))
+        self._owner.drop(_STAND_IN)
+
     def _remove(self, remove: Remove) -> None:
         match remove.found:
             case Table(name=name):
-                self._nft.run(f"add table inet {name}\ndelete table inet {name}")  # absent is no error
+                self._owner.drop(name)
             case Rule() as rule:
                 self._netlink.remove_rule(rule)
             case Route() as route:

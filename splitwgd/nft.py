@@ -7,9 +7,15 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import stat
+from contextlib import suppress
 from typing import Any
 
 from splitwgd.errors import KernelError, MachineError
+
+_NETLINK_NETFILTER = 12
 
 
 class Nft:
@@ -19,10 +25,29 @@ class Nft:
         try:
             import nftables
 
-            self._context = nftables.Nftables()
+            before = _sockets()
+            self._context: Any = nftables.Nftables()
         except (ImportError, OSError) as error:
             raise MachineError(f"libnftables cannot be used ({error}); install libnftables1") from error
         self._context.set_json_output(True)
+        self._opened = [fd for inode, fd in _sockets().items() if inode not in before]
+
+    def socket(self) -> socket.socket:
+        """A second descriptor of this context's netlink socket, which its commands go through.
+
+        libnftables does not tell it, so it is what appeared when the context was made.
+        """
+        for descriptor in self._opened:
+            found = socket.socket(fileno=os.dup(descriptor))
+            if (found.family, found.proto) == (socket.AF_NETLINK, _NETLINK_NETFILTER):
+                os.set_inheritable(descriptor, False)
+                return found
+            found.close()
+        raise MachineError("libnftables has no netlink socket; is /proc mounted?")
+
+    def close(self) -> None:
+        """Frees the context."""
+        self._context = None
 
     def run(self, text: str) -> None:
         """One transaction: all of it or nothing. Raises KernelError with nft's own first words."""
@@ -64,6 +89,17 @@ class Nft:
         if status:
             raise _explained(error)
         return str(output)
+
+
+def _sockets() -> dict[int, int]:
+    """This process's sockets: descriptors by inode, since a descriptor may be another one's a moment later."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the one that listed them
+            status = os.fstat(int(name))
+            if stat.S_ISSOCK(status.st_mode):
+                found[status.st_ino] = int(name)
+    return found
 
 
 def _table(kind: str, obj: dict[str, Any]) -> object:

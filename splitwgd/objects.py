@@ -203,8 +203,8 @@ class Chain:
 
 @dataclass(frozen=True)
 class Table:
-    """The one nft table that is ours. flags and strays (kind and name of maps, counters and so on) are what
-    somebody else gave it; a wanted table has none."""
+    """The one nft table that is ours. flags: `owner` and `persist` where the kernel knows them; `dormant` is
+    somebody else's doing, like strays (kind and name of maps, counters and so on): a wanted table has none."""
 
     name: str
     sets: tuple[Set, ...]
@@ -218,7 +218,8 @@ class Table:
 
     def __str__(self) -> str:
         rules = sum(len(chain.rules) for chain in self.chains)
-        return f"nft table inet {self.name}: {len(self.sets)} sets, {len(self.chains)} chains, {rules} rules"
+        flags = f" (flags {', '.join(sorted(self.flags))})" if self.flags else ""
+        return f"nft table inet {self.name}{flags}: {len(self.sets)} sets, {len(self.chains)} chains, {rules} rules"
 
 
 Object = Table | Rule | Route | Link | LooseReversePath | OuterMark | Device

@@ -13,7 +13,7 @@ Learned addresses are not in it: they are `learned`'s, and live in the sets that
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from splitwgd.config import Config, Tunnel
 from splitwgd.objects import (
@@ -34,6 +34,7 @@ from splitwgd.ruleset import make_table
 
 INTO_TUNNEL, BLACKHOLE = 100, 200  # metrics in the tunnel's table: the lower one is tried first
 IPV6_MINIMUM = 1280  # RFC 8200 §5: the kernel takes IPv6 off a link with a smaller MTU
+OWNED = frozenset({"owner", "persist"})  # never one without the other: the table would go with its owner
 LAST_RESORT = 4294967295  # the greatest metric: any other default route comes before it
 
 
@@ -72,7 +73,7 @@ def _join(old: Table, new: Table) -> Table:
         both = set_.members | earlier.members if earlier and earlier.shape == set_.shape else set_.members
         # An interval set takes no member within another one.
         sets.append(Set(set_.name, set_.type, set_.flags, set_.size, collapsed(both)))
-    return Table(new.name, tuple(sets), new.chains)
+    return replace(new, sets=tuple(sets))
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Facts:
     adopted: links that somebody else made, with the fwmark of their outer packets.
     down: links that the user took down.
     broken: links that cannot be used, with the reason.
+    ownable: the kernel knows tables that only their owner changes, and that outlive it.
     """
 
     uplink_mtu: int = 1500
@@ -93,6 +95,7 @@ class Facts:
     adopted: Mapping[str, int] = field(default_factory=dict)
     down: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
+    ownable: bool = False
 
 
 def make_plan(config: Config, facts: Facts) -> Plan:
@@ -100,7 +103,8 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     direct = config.routing.direct
     foreign = sorted({mark for mark in facts.adopted.values() if mark not in (0, direct)})
     without = facts.down | facts.broken.keys()
-    objects: list[Object] = [make_table(config, foreign, without)]
+    table = make_table(config, foreign, without)
+    objects: list[Object] = [replace(table, flags=OWNED) if facts.ownable else table]
     for tunnel in config.tunnels:
         objects += _closed(config, tunnel, facts)
         if tunnel.link not in without:

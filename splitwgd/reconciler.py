@@ -22,6 +22,7 @@ from splitwgd.events import Events, Heard
 from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
 from splitwgd.objects import Device, Endpoint, Object, PeerState, Surroundings, Table
+from splitwgd.owner import Owner
 from splitwgd.plan import Plan, make_plan
 from splitwgd.ruleset import TABLE
 
@@ -41,6 +42,7 @@ class Reconciler:
     def __init__(self, loop: asyncio.AbstractEventLoop, ledger: Ledger) -> None:
         self.loop = loop
         self.ledger = ledger
+        self.owner = Owner(TABLE)
         self.config: Config | None = None
         self.down: frozenset[str] = frozenset()
         self.plan = Plan.empty()
@@ -64,7 +66,7 @@ class Reconciler:
 
         def work() -> T:
             if self._kernel is None:
-                self._kernel = Kernel()
+                self._kernel = Kernel(self.owner)
             return step(self._kernel, *arguments, **options)
 
         return await self.loop.run_in_executor(self._worker, work)
@@ -78,6 +80,7 @@ class Reconciler:
         Raises KernelError or MachineError if it cannot even be closed; a tunnel that cannot be opened is
         tried again by `keep`.
         """
+        await self._run(Kernel.take_over)
         observed = await self._run(Kernel.observe, config, elements=True)
         self.ledger.restore(observed.elements, self.loop.time())
         if ("table", TABLE) not in observed.plan.objects:
@@ -333,6 +336,7 @@ class Reconciler:
         if self._kernel is not None:
             await self._run(Kernel.close)
         self._worker.shutdown()
+        self.owner.close()
 
 
 def is_literal(endpoint: Endpoint) -> bool:

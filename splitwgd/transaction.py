@@ -13,16 +13,19 @@ from math import ceil
 from typing import Any
 
 from splitwgd.objects import Chain, Element, FilterRule, Network, Set, Table
-from splitwgd.ruleset import TABLE, braces, by_name
+from splitwgd.ruleset import braces, by_name
 
 
 def table_text(table: Table, found: Table | None, elements: Iterable[Element] = ()) -> str:
     """One transaction that makes the table so, whatever `found` is; learned elements of kept sets stay.
 
-    elements: what to put into learned sets that are new, or that change their shape.
+    One with flags is there already (see `owner`). elements: what to put into learned sets that are new, or that
+    change their shape.
     """
     name = f"inet {table.name}"
-    lines = [f"add table {name}", f"flush table {name}"]  # the first wakes a dormant one, too
+    lines = [f"flush table {name}"]
+    if not table.flags:  # of one that is owned the owner has seen to it, and libnftables' `add` would be refused
+        lines.insert(0, f"add table {name}")  # wakes a dormant one, too
     lines += [f"delete {kind} {name} {stray}" for kind, stray in sorted(found.strays if found else ())]
     wanted_chains = {chain.name: chain for chain in table.chains}
     wanted_sets = {set_.name: set_ for set_ in table.sets}
@@ -43,7 +46,7 @@ def table_text(table: Table, found: Table | None, elements: Iterable[Element] = 
         lines += [f'add rule {name} {chain.name} {rule.text} comment "{rule.comment}"' for rule in chain.rules]
     kept_sets = {n for n, s in wanted_sets.items() if n in found_sets and found_sets[n].shape == s.shape}
     new_sets = wanted_sets.keys() - kept_sets
-    lines += _element_lines([element for element in elements if element.set in new_sets])
+    lines += _element_lines(name, [element for element in elements if element.set in new_sets])
     return "\n".join(lines)
 
 
@@ -57,13 +60,13 @@ def _set_lines(table: str, set_: Set) -> Iterable[str]:
             yield f"add element {table} {set_.name} {braces(sorted(set_.members, key=str))}"
 
 
-def _element_lines(elements: Iterable[Element]) -> list[str]:
+def _element_lines(table: str, elements: Iterable[Element]) -> list[str]:
     lines = []
     by_set: dict[str, list[Element]] = {}
     for element in elements:
         by_set.setdefault(element.set, []).append(element)
     for set_, members in by_set.items():
-        head = f"inet {TABLE} {set_}"
+        head = f"{table} {set_}"
         full = ", ".join(
             f'{ip_address(e.address)} timeout {ceil(e.seconds)}s expires {ceil(e.seconds)}s comment "{e.name}"'
             for e in members

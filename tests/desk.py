@@ -33,12 +33,13 @@ MIN_LIFETIME, SLACK, SPARE = 3600, 3600, 900
 
 class FakeElements:
     """The kernel's sets (`elements.Elements`), as strict as they are. `failing` is how many of the next transactions
-    are refused, `refuses` which addresses always are."""
+    are refused, `refuses` which addresses always are, `busy` that another thread writes."""
 
     def __init__(self, story: list[str]) -> None:
         self.story = story
         self.held: dict[tuple[str, bytes], Element] = {}
         self.transactions: list[list[str]] = []  # the addresses of each
+        self.busy = False
         self.failing = 0
         self.refuses: tuple[str, ...] = ()
         self.error: type[Exception] = KernelError

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg
+from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg, nft_table_msg
 
-from splitwgd.batch import make_batch
+from splitwgd.batch import ask_table, make_batch, make_batch_of_tables, read_flags
 from splitwgd.learned import COMMENT_LIMIT
 from splitwgd.objects import Element
 
@@ -166,3 +166,44 @@ def test_whatever_is_put_in_is_read_out(elements: list[Element]) -> None:
                 found.append(Element(set_, address(each), comment.decode(), each["TIMEOUT"]))
     wanted = [Element(e.set, e.address, e.name, int(e.seconds * 1000)) for e in elements]
     assert sorted(found, key=str) == sorted(wanted, key=str)
+
+
+# -- tables
+
+
+def test_tables_are_dropped_and_made_in_their_order_with_both_flags_and_the_last_is_acknowledged() -> None:
+    batch, last = make_batch_of_tables(("old", False), ("new", True))
+    begin, drop, make, end = messages(batch)
+    assert (begin[0], end[0], last) == (BEGIN, END, 2)
+    assert [each[:3] for each in (drop, make)] == [(0x0A02, REQUEST, 1), (0x0A00, REQUEST | ACK | CREATE, 2)]
+    assert table(drop[3]) == ("old", None) and table(make[3]) == ("new", 2 | 4)
+
+
+def table(message: bytes) -> tuple[str, int | None]:
+    """(name, flags) as pyroute2 reads them."""
+    found = nft_table_msg(message)
+    found.decode()
+    assert (found["nfgen_family"], found["version"], found["res_id"]) == (1, 0, 0)
+    return found.get_attr("NFTA_TABLE_NAME"), found.get_attr("NFTA_TABLE_FLAGS")
+
+
+def test_one_table_is_asked_for_by_its_name() -> None:
+    ((kind, flags, _, message),) = messages(ask_table("t"))
+    assert (kind, flags, table(message)) == (0x0A01, REQUEST, ("t", None))
+
+
+@pytest.mark.parametrize(
+    ("bits", "words"), [(0, set()), (1, {"dormant"}), (2, {"owner"}), (6, {"owner", "persist"}), (12, {"persist"})]
+)
+def test_flags_are_read_wherever_they_stand_in_the_reply(bits: int, words: set[str]) -> None:
+    name, use = struct.pack("=HH4s", 6, 1, b"t"), struct.pack("!HHI", 0, 0, 1)
+    flags = struct.pack("=HH", 8, 2) + struct.pack("!I", bits)
+    for attributes in (name + flags, flags + name, name + struct.pack("=HH", 8, 3) + use[4:] + flags):
+        assert (
+            read_flags(struct.pack("=IHHIIBBH", 20 + len(attributes), 0x0A00, 0, 0, 0, 1, 0, 0) + attributes) == words
+        )
+
+
+def test_an_error_is_no_table() -> None:
+    error = struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -2) + struct.pack("=HHI", 8, 2, 0xFFFFFFFF)
+    assert read_flags(error) == set()

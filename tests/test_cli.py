@@ -297,7 +297,7 @@ def test_teardown_waits_for_the_end_of_the_daemon(path: Path, daemon: Daemon, mo
             other.stdin.close()  # type: ignore[union-attr]
 
         daemon.answers["teardown"] = {"pid": other.pid}
-        monkeypatch.setattr(cli, "Kernel", lambda: no_kernel() if order else pytest.fail("the daemon still runs"))
+        monkeypatch.setattr(cli, "Kernel", lambda owner: no_kernel(owner) if order else pytest.fail("too soon"))
         timer = threading.Timer(0.05, end)
         timer.start()
         done = run(path, "teardown")
@@ -305,7 +305,7 @@ def test_teardown_waits_for_the_end_of_the_daemon(path: Path, daemon: Daemon, mo
     assert (done.exit_code, done.stderr, daemon.told) == (1, "splitwg: no kernel here\n", ["teardown"])
 
 
-def no_kernel() -> None:
+def no_kernel(owner: object) -> None:
     raise SplitwgError("no kernel here")
 
 

@@ -164,7 +164,6 @@ def play(story: Callable[[Daemon], Awaitable[None]], config: Config | None = Non
         finally:
             daemon.watcher.close()
             daemon.forwarder.upstreams.close()
-            daemon.forwarder.gate.elements.close()
             await daemon.reconciler.close()
 
     async def unknown() -> str:

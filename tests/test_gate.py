@@ -31,6 +31,7 @@ class Sets:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.busy = False  # else another thread writes
         self.held: dict[Place, Element] = {}
         self.failing = 0
         self.broken = ""
@@ -140,6 +141,33 @@ ONE, TWO, THREE, FOUR, FIVE = four(1, 2, 3, 4, 5)
 
 
 # -- the promise
+
+
+def test_while_another_thread_writes_an_answer_waits_and_the_loop_does_not() -> None:
+    async def story(house: House) -> None:
+        house.sets.busy = True
+        house.hold("a", A, ONE)
+        await asyncio.sleep(0.01)
+        house.hold("b", B, TWO)
+        await asyncio.sleep(0.01)
+        assert (house.done, house.sets.transactions) == ({}, [])
+        house.sets.busy = False
+        await asyncio.sleep(0.01)
+        assert house.done == {"a": True, "b": True} and house.sets.transactions == [(2, 0, 0)]
+
+    play(story)
+
+
+def test_what_waits_for_another_thread_is_written_before_addresses_are_released() -> None:
+    async def story(house: House) -> None:
+        house.sets.busy = True
+        house.hold("a", A, ONE)
+        assert house.gate.release(lambda name, set_: True) == [] and house.done == {"a": True}
+        house.sets.busy = False
+        await asyncio.sleep(0.01)
+        assert len(house.sets.transactions) == 1
+
+    play(story)
 
 
 def test_an_answer_passes_after_its_addresses_were_written_and_not_before() -> None:

@@ -60,6 +60,7 @@ FLOORS = (
             "events",
             "wireguard",
             "uapi",
+            "owner",
             "elements",
             "way",
             "ports",

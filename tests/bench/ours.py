@@ -1,8 +1,9 @@
 """The whole splitwgd with one thing replaced: its wg0 is a veth, which passes for a WireGuard link.
 
 splitwgd adopts the link, as one that somebody else made, and asks nothing more of it. All else is the real
-thing: reconciler, nft table, marks, rules and routes, listener, forwarder. Nothing is imported here that
-splitwgd does not need, since its start and its memory are measured.
+thing: reconciler, nft table, marks, rules and routes, listener, forwarder. The table has no owner, so that the bench
+can fill its sets like those of the others. Nothing is imported here that splitwgd does not need, since its start and
+its memory are measured.
 
 `serve [OPTION...]` runs splitwgd; SIGUSR1 begins a profile of its loop, SIGUSR2 writes it. `--profile` is for a
 person, see `profiling`.
@@ -17,6 +18,7 @@ import sys
 from splitwgd import daemon
 from splitwgd.kernel import Kernel
 from splitwgd.objects import Device, PeerState
+from splitwgd.owner import Owner
 
 PROFILE = "/run/said/profile"
 
@@ -39,6 +41,7 @@ def serve() -> None:
     pretended = _Pretended()
     setattr(Kernel, "_wire", lambda kernel, link: pretended)  # noqa: B010  mypy refuses a plain assignment
     signal.signal(signal.SIGUSR1, _profile)
+    setattr(Owner, "can_own", False)  # noqa: B010
     daemon.main()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
 from splitwgd.kernel import Kernel
 from splitwgd.netlink import Netlink
 from splitwgd.nft import Nft
+from splitwgd.owner import Owner
 from splitwgd.uapi import Uapi
 from tests.kernel.spaces import Space, Wire, end_inhabitants, own_mounts, private_run
 from tests.lab.hosts import NotEnclosed, require_enclosure
@@ -68,6 +70,12 @@ def nft(space: Space) -> Nft:
 
 
 @pytest.fixture
+def unowned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel before 6.9, as far as this process sees: everybody changes everybody's tables."""
+    monkeypatch.setattr(Owner, "can_own", False)
+
+
+@pytest.fixture
 def netlink(space: Space) -> Iterator[Netlink]:
     hand = Netlink()
     yield hand
@@ -83,10 +91,9 @@ def uapi(space: Space) -> Iterator[Uapi]:
 
 @pytest.fixture
 def kernel(space: Space) -> Iterator[Kernel]:
-    hand = Kernel()
-    yield hand
-    end_all(space, hand._uapi)
-    hand.close()
+    with closing(Owner("wg_routing")) as owner, closing(Kernel(owner)) as hand:
+        yield hand
+        end_all(space, hand._uapi)
 
 
 def end_all(space: Space, uapi: Uapi) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from splitwgd.gate import Gate
 from splitwgd.learned import Ledger
 from splitwgd.names import parse_name
 from splitwgd.nft import Nft
+from splitwgd.owner import Owner
+from splitwgd.plan import OWNED
 from splitwgd.ruleset import TABLE, make_table
 from splitwgd.transaction import read_table, table_text
 from tests.lab.hosts import ROOT
@@ -34,6 +37,8 @@ SECONDS = float(os.environ.get("SPLITWG_CHURN_SECONDS", "10"))  # the table want
 BEAT, GRANTS, EACH = 0.01, 5, 4  # 2,000 addresses a second
 NAMES = 12_500
 SET = "wg_domains4"
+PLAIN = make_table(make_config())
+TABLES = {False: PLAIN, True: replace(PLAIN, flags=OWNED)}  # by whether it can have an owner
 FIRST = int(IPv4Address("11.0.0.0"))
 
 # Somebody's firewall, taken up and down all the time.
@@ -75,10 +80,10 @@ def addresses(number: int) -> list[bytes]:
     return [(FIRST + number * EACH + place).to_bytes(4, "big") for place in range(EACH)]
 
 
-async def write(seconds: float) -> Counter[str]:
+async def write(owner: Owner, seconds: float) -> Counter[str]:
     """Grants at a steady rate, by the gate through which every answer goes; each is renewed when its turn comes."""
     loop = asyncio.get_running_loop()
-    gate = Gate(loop, Ledger(3600, 0), Elements(TABLE))
+    gate = Gate(loop, Ledger(3600, 0), Elements(owner))
     counts: Counter[str] = Counter()
     start, number = loop.time(), 0
     while (now := loop.time()) < start + seconds:
@@ -89,17 +94,15 @@ async def write(seconds: float) -> Counter[str]:
             number += 1
         await asyncio.sleep(max(0.0, start + number / GRANTS * BEAT - loop.time()))
     await asyncio.sleep(0.1)
-    gate.elements.close()
     counts["asked"] = number
     return counts
 
 
-def rewrite(stop: threading.Event, counts: Counter[str]) -> None:
-    """What the reconciler does on a thread of its own: writes all rules anew."""
-    nft, wanted = Nft(), make_table(make_config())
+def rewrite(owner: Owner, stop: threading.Event, counts: Counter[str]) -> None:
+    """What the reconciler does on a thread of its own: writes all rules anew, through the same socket."""
     while not stop.wait(0.2):
         try:
-            nft.run(table_text(wanted, None))
+            owner.run(table_text(TABLES[owner.can_own], None))
             counts["rewritten"] += 1
         except SplitwgError:
             counts["rewriting refused"] += 1
@@ -108,11 +111,14 @@ def rewrite(stop: threading.Event, counts: Counter[str]) -> None:
 def writing(seconds: float) -> Counter[str]:
     """Both at the same time."""
     counts = Counter[str]()
-    Nft().run(table_text(make_table(make_config()), None))
+    owner = Owner(TABLE)
+    if owner.can_own:
+        owner.take()
+    owner.run(table_text(TABLES[owner.can_own], None))
     stop = threading.Event()
-    thread = threading.Thread(target=rewrite, args=(stop, counts))
+    thread = threading.Thread(target=rewrite, args=(owner, stop, counts))
     thread.start()
-    counts += asyncio.run(write(seconds))
+    counts += asyncio.run(write(owner, seconds))
     stop.set()
     thread.join()
     return counts

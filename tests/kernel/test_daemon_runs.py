@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from dnslib import A as ARecord
 from splitwgd.control import NoDaemon, ask
 from splitwgd.errors import SplitwgError
 from splitwgd.kernel import Kernel
+from splitwgd.owner import Owner
 from splitwgd.plan import Plan
 from tests.kernel.spaces import Wire, sh
 from tests.kernel.test_guard import LEARNED, remember
@@ -195,21 +196,22 @@ def test_down_refuses_up_opens_and_both_answer_when_it_is_so(start: Callable[[],
 def test_after_it_ends_it_is_closed_and_the_next_one_takes_over(
     start: Callable[[], Program], number: signal.Signals
 ) -> None:
+    remember("203.0.113.7")
     program = start().ready()
-    sh("nft add element inet wg_routing wg_domains4 '{ 203.0.113.7 timeout 600s comment \"a.example.com\" }'")
-    kept = sh(
-        "nft list table inet wg_routing | grep -v -e expires; ip rule; ip route show table 100; pidof wireguard-go"
-    )
+    differs = "-e '^table' -e '^.flags' -e '^$' -e expires"  # its owner's name, its flags, and lives
+    table = f"nft list table inet wg_routing | grep -v {differs} | sed 's/packets [0-9]* bytes [0-9]*//'"
+    look = f"{table}; ip rule; ip route show table 100"
+    kept = sh(f"{look}; pidof wireguard-go")
     assert program.end(number) == (-9 if number == signal.SIGKILL else 0)
-    assert (
-        sh("nft list table inet wg_routing | grep -v -e expires; ip rule; ip route show table 100; pidof wireguard-go")
-        == kept
-    )
+    assert sh(f"{look}; pidof wireguard-go") == kept and "203.0.113.7" in elements()
     with pytest.raises(NoDaemon):
         ask({"do": "status"})
     start().ready()
-    assert "203.0.113.7" in elements()
-    assert ask({"do": "status"})["differs"] == []
+    if "owner" in sh("nft list table inet wg_routing"):
+        sh("nft flush ruleset; nft delete table inet wg_routing", check=False)
+    assert sh(f"{look}; pidof wireguard-go") == kept and "203.0.113.7" in elements()
+    status = ask({"do": "status"})
+    assert (status["differs"], status["repairs"]) == ([], 0)
 
 
 def test_what_no_tunneled_name_holds_any_more_is_let_go_at_the_start(start: Callable[[], Program], house: Path) -> None:
@@ -241,9 +243,8 @@ def test_teardown_leaves_the_world_as_it_was(start: Callable[[], Program], house
     if running:
         assert program.process.wait(10) == 0
     wait_until(lambda: world() == before)
-    kernel = Kernel()
-    assert kernel.observe(None).plan == Plan.empty()
-    kernel.close()
+    with closing(Owner("wg_routing")) as owner, closing(Kernel(owner)) as kernel:
+        assert kernel.observe(None).plan == Plan.empty()
 
 
 # -- over a reboot
@@ -260,9 +261,8 @@ def test_what_was_learned_outlives_a_reboot_and_the_guard_closes_it_first(
     start: Callable[[], Program], servers: None, house: Path
 ) -> None:
     write(house, '"example.com", "example.net"')
-    program = start().ready()
+    assert start().ready().end(signal.SIGKILL) == -9
     sh("nft add element inet wg_routing wg_domains4 '{ 203.0.113.9 timeout 1000s comment \"a.example.com\" }'")
-    assert program.end(signal.SIGKILL) == -9
     program = start().ready()
     assert program.end() == 0
     reboot(house)

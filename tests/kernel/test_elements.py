@@ -22,6 +22,7 @@ from splitwgd.learned import COMMENT_LIMIT, Ledger, Place
 from splitwgd.names import parse_name
 from splitwgd.nft import Nft
 from splitwgd.objects import Element
+from splitwgd.owner import Owner
 from splitwgd.transaction import read_table
 from tests.kernel.spaces import sh
 from tests.worlds import ip
@@ -40,8 +41,8 @@ table inet wg_routing {
 def hand(nft: Nft) -> Iterator[Elements]:
     """The hand, and our table with three sets."""
     nft.run(TABLE)
-    with closing(Elements("wg_routing")) as made:
-        yield made
+    with closing(Owner("wg_routing")) as owner:
+        yield Elements(owner)
 
 
 def element(address: str, name: str = "a.example", seconds: float = 600, set_: str = SMALL) -> Element:
@@ -227,7 +228,8 @@ def test_any_number_can_be_put_present_or_absent(hand: Elements) -> None:
 
 
 def test_nothing_to_write_is_no_transaction(hand: Elements) -> None:
-    with closing(Elements("nowhere")) as other:
+    with closing(Owner("nowhere")) as owner:
+        other = Elements(owner)
         other.write([])
         other.put([])
         other.write((), (), [])
@@ -295,8 +297,8 @@ def test_a_table_of_the_same_name_in_another_family_is_not_ours(hand: Elements) 
 
 
 def test_two_hands_write_into_the_same_set(hand: Elements) -> None:
-    with closing(Elements("wg_routing")) as other:
-        assert other.port != hand.port > 0
+    with closing(Owner("wg_routing")) as owner:
+        other = Elements(owner)
         hand.write(THREE[:1])
         other.write(THREE[1:2])
         with pytest.raises(KernelError, match="File exists"):
@@ -312,7 +314,7 @@ def test_without_the_right_to_it_the_error_says_run_as_root(hand: Elements) -> N
             ctypes.CDLL(None).prctl(47, 4, 0, 0, 0)  # PR_CAP_AMBIENT, CLEAR_ALL
             os.setresuid(65534, 65534, 65534)
             try:
-                Elements("wg_routing").write(THREE)
+                Elements(Owner("wg_routing")).write(THREE)
                 os.write(writing, b"no error")
             except MachineError as error:
                 os.write(writing, str(error).encode())

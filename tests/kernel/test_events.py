@@ -12,6 +12,7 @@ from splitwgd.elements import Elements
 from splitwgd.events import Events, Heard
 from splitwgd.nft import Nft
 from splitwgd.objects import Element
+from splitwgd.owner import Owner
 from tests.kernel.spaces import Wire, sh
 
 STIRS = [
@@ -113,10 +114,11 @@ def arrived(sock: socket.socket) -> bytes:
 def test_the_changes_of_one_socket_do_not_even_arrive_and_those_of_others_do(table: None) -> None:
     one = Element("s", ADDRESS, "a.example", 600)
     with (
-        closing(Elements("t")) as unheard,
-        closing(Elements("t")) as another,
-        closing(Events("t", unheard.port)) as events,
+        closing(Owner("t")) as owner,
+        closing(Owner("t")) as other,
+        closing(Events("t", owner.port)) as events,
     ):
+        unheard, another = Elements(owner), Elements(other)
         arrived(events.nft)
         unheard.write([one])
         unheard.write((), [one])
@@ -134,18 +136,18 @@ def test_the_changes_of_one_socket_do_not_even_arrive_and_those_of_others_do(tab
 
 
 def test_without_a_filter_all_arrives(table: None) -> None:
-    with closing(Elements("t")) as hand, closing(Events("t")) as events:
+    with closing(Owner("t")) as owner, closing(Events("t")) as events:
         arrived(events.nft)
-        hand.write([Element("s", ADDRESS, "a.example", 600)])
+        Elements(owner).write([Element("s", ADDRESS, "a.example", 600)])
         assert ADDRESS in arrived(events.nft)
 
 
 def test_the_changes_of_the_forwarder_take_no_room_from_those_of_others(table: None) -> None:
     many = [Element("s", number.to_bytes(4, "big"), "a.example", 600) for number in range(1000)]
-    with closing(Elements("t")) as unheard, closing(Events("t", unheard.port)) as events:
+    with closing(Owner("t")) as owner, closing(Events("t", owner.port)) as events:
         events.nft.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         quiet(events)
-        unheard.put(many)
+        Elements(owner).put(many)
         assert heard(events) is Heard.NOTHING, "nothing was lost, since nothing came"
         sh("nft add chain inet t d")
         assert heard(events) is Heard.SOMETHING

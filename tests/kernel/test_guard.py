@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from splitwgd.guard import guard
 from splitwgd.kernel import Kernel
 from splitwgd.learned import Remembered
 from splitwgd.names import Name, parse_name
+from splitwgd.owner import Owner
 from splitwgd.plan import Plan
 from splitwgd.reconciler import Reconciler
 from splitwgd.state import pieces
@@ -51,11 +53,8 @@ def remember(*addresses: str, name: Name = WWW, life: float = 600.0) -> None:
 
 
 def held(config: Config) -> Plan:
-    kernel = Kernel()
-    try:
+    with closing(Owner("wg_routing")) as owner, closing(Kernel(owner)) as kernel:
         return kernel.observe(config).plan
-    finally:
-        kernel.close()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))

@@ -27,7 +27,7 @@ def test_an_untouched_kernel_holds_nothing_of_ours(kernel: Kernel) -> None:
     observed = kernel.observe(None)
     assert (observed.plan, observed.elements) == (Plan.empty(), ())
     assert kernel.states("wg0") == []
-    assert kernel.facts(make_config(), NONE) == Facts(uplink_mtu=1500)
+    assert kernel.facts(make_config(), NONE) == Facts(uplink_mtu=1500, ownable=kernel._owner.can_own)
 
 
 @needs_go
@@ -65,7 +65,7 @@ def test_growth_stops_at_the_first_failure_with_what_closes_in_force(kernel: Ker
 
 def test_learned_addresses_are_found_with_their_names(kernel: Kernel) -> None:
     kernel.grow(compare(make_plan(make_config(), Facts(down=frozenset({"wg0"}))), Plan.empty()), [])
-    insert("203.0.113.1", "a.example +", 100)
+    insert("203.0.113.1", "a.example +", 100, kernel._owner)
     (element,) = kernel.observe(None, elements=True).elements
     assert (element.set, element.address, element.name) == ("wg_domains4", ip("203.0.113.1").packed, "a.example +")
     assert kernel.observe(None).elements == ()
@@ -74,7 +74,7 @@ def test_learned_addresses_are_found_with_their_names(kernel: Kernel) -> None:
 
 def test_learned_addresses_are_put_whether_they_are_there_or_not(kernel: Kernel) -> None:
     kernel.grow(compare(make_plan(make_config(), Facts(down=frozenset({"wg0"}))), Plan.empty()), [])
-    there = insert("203.0.113.1", "a.example", 100)
+    there = insert("203.0.113.1", "a.example", 100, kernel._owner)
     absent = Element("wg_domains6", ip("2001:db8::1").packed, "b.example", 100)
     kernel.insert([there, absent])
     found = kernel.observe(None, elements=True).elements

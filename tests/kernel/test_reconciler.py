@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from splitwgd.learned import Ledger, Remembered
 from splitwgd.names import parse_name
 from splitwgd.nft import Nft
 from splitwgd.objects import Device, Element, Endpoint, Link, OuterMark, Route, Rule, Table
+from splitwgd.owner import Owner
 from splitwgd.plan import Plan
 from splitwgd.reconciler import Reconciler
 from splitwgd.transaction import read_table
@@ -80,12 +82,12 @@ async def kept(reconciler: Reconciler, until: Callable[[], Awaitable[bool]], dee
         await asyncio.gather(keeper, return_exceptions=True)
 
 
-def insert(address: str, name: str = "example.com", seconds: float = 600) -> Element:
-    """An element in the kernel, as the forwarder puts it there."""
+def insert(address: str, name: str = "example.com", seconds: float = 600, owner: Owner | None = None) -> Element:
+    """An element in the kernel, as the forwarder puts it there. owner: whoever has the table, if anybody has."""
     family = 6 if ":" in address else 4
     element = Element(f"wg_domains{family}", ip(address).packed, name, seconds)
-    with closing(Elements("wg_routing")) as hand:
-        hand.put([element])
+    with contextlib.ExitStack() as stack:
+        Elements(owner or stack.enter_context(closing(Owner("wg_routing")))).put([element])
     return element
 
 
@@ -132,7 +134,7 @@ def test_after_teardown_the_world_is_as_before_to_the_byte(space: Space, config:
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(config)
         assert world() != before
-        insert("203.0.113.1")
+        insert("203.0.113.1", owner=reconciler.owner)
         await reconciler.teardown()
         assert (await reconciler._run(lambda kernel: kernel.observe(config))).plan == Plan.empty()
         assert world() == before
@@ -197,8 +199,9 @@ def test_what_is_remembered_is_in_the_sets_from_their_first_moment_on(
 def test_a_start_on_top_of_a_former_process_keeps_its_addresses_and_its_tunnel(space: Space) -> None:
     async def first(reconciler: Reconciler) -> None:
         await reconciler.start(make_config())
-        insert("203.0.113.1", "a.example.com", 500)
-        insert("2001:db8::1", "b.example.com +", 400)
+        insert("203.0.113.1", "a.example.com", 500, reconciler.owner)
+        insert("2001:db8::1", "b.example.com +", 400, reconciler.owner)
+        reconciler.owner.close()
         pid = sh("pidof wireguard-go")
         ledger = Ledger(3600, 3600)
         follower = Reconciler(asyncio.get_running_loop(), ledger)
@@ -220,14 +223,15 @@ def test_a_start_on_top_of_a_former_process_keeps_its_addresses_and_its_tunnel(s
     play(space, first)
 
 
+@pytest.mark.usefixtures("unowned")
 def test_a_start_over_the_rest_of_a_crash_puts_right_what_is_left(space: Space) -> None:
     """What a kill -9 in the middle of a start may leave."""
 
     async def story(reconciler: Reconciler) -> None:
         config = make_config()
         await reconciler.start(config)
+        insert("203.0.113.1", owner=reconciler.owner)
         sh("ip link del wg0; ip rule del priority 100; nft delete chain inet wg_routing last_door")
-        insert("203.0.113.1")
         await reconciler.start(config)
         assert await as_planned(reconciler)
         assert set(elements()) == {"203.0.113.1"}
@@ -254,7 +258,7 @@ def test_a_reload_goes_through_both_and_ends_with_the_new_one_alone(
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config(**old))
         before = reconciler.plan
-        insert("203.0.113.1")
+        insert("203.0.113.1", owner=reconciler.owner)
         pid = sh("pidof wireguard-go")
         config = make_config(**new)
         await reconciler.grow_to(config)
@@ -280,7 +284,7 @@ def test_the_link_goes_and_comes_back_and_all_else_stays_closed(space: Space) ->
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config())
         whole = (await reconciler.difference())[0].plan
-        insert("203.0.113.1")
+        insert("203.0.113.1", owner=reconciler.owner)
         await reconciler.take_down(frozenset({"wg0"}))
         observed, lacking = await reconciler.difference()
         assert not lacking
@@ -319,12 +323,18 @@ DEEDS = {
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_what_somebody_else_took_away_comes_back(space: Space, deed: str) -> None:
+def test_what_somebody_else_took_away_comes_back(space: Space, deed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "nft" in DEEDS[deed]:  # without effect where the table is owned
+        monkeypatch.setattr(Owner, "can_own", False)
+
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config(networks='"198.51.100.0/24"'))
         whole = (await reconciler.difference())[0].plan
         loop = asyncio.get_running_loop()
-        reconciler.ledger.restore([insert("203.0.113.1"), insert("2001:db8::1", "b.example")], loop.time())
+        reconciler.ledger.restore(
+            [insert("203.0.113.1", owner=reconciler.owner), insert("2001:db8::1", "b.example", owner=reconciler.owner)],
+            loop.time(),
+        )
         before = elements()
 
         async def whole_again() -> bool:
@@ -357,11 +367,12 @@ def test_a_killed_wireguard_comes_back_with_all_that_hung_on_it(space: Space) ->
 
 
 @pytest.mark.parametrize("what", ["wg_domains4 { 203.0.113.1 }", "wg_networks4 { 198.51.100.0/24 }"])
+@pytest.mark.usefixtures("unowned")
 def test_an_address_that_somebody_else_took_out_comes_back(space: Space, what: str) -> None:
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config(networks='"198.51.100.0/24"'))
         loop = asyncio.get_running_loop()
-        reconciler.ledger.restore([insert("203.0.113.1")], loop.time())
+        reconciler.ledger.restore([insert("203.0.113.1", owner=reconciler.owner)], loop.time())
         reconciler.listen(0)
         before = sh(SETS)
         sh(f"nft delete element inet wg_routing '{what}'")
@@ -375,37 +386,40 @@ def test_an_address_that_somebody_else_took_out_comes_back(space: Space, what: s
     play(space, story)
 
 
-def test_what_the_forwarder_writes_wakes_nobody_and_what_others_take_out_does(space: Space) -> None:
+@pytest.mark.usefixtures("unowned")
+def test_what_we_write_wakes_nobody_and_what_others_take_out_does(space: Space) -> None:
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config())
-        with closing(Elements("wg_routing")) as hand:
-            reconciler.listen(hand.port)
-            sockets = reconciler._events.sockets  # type: ignore[union-attr]
-            one = Element("wg_domains4", ip("203.0.113.1").packed, "a.example", 600)
-            hand.write([one])
-            hand.write((), [one])
-            hand.write((), (), [(one.set, one.address)])
-            hand.put([one])
-            for sock in sockets:
-                reconciler._hear(sock)
-            assert not reconciler._stirred.is_set()
-            sh("ip route add blackhole default table 7")
-            for sock in sockets:
-                reconciler._hear(sock)
-            assert reconciler._stirred.is_set() and not reconciler._look_at_elements
-            sh("nft delete element inet wg_routing wg_domains4 '{ 203.0.113.1 }'")
-            for sock in sockets:
-                reconciler._hear(sock)
-            assert reconciler._look_at_elements
+        hand = Elements(reconciler.owner)
+        reconciler.listen(reconciler.owner.port)
+        sockets = reconciler._events.sockets  # type: ignore[union-attr]
+        one = Element("wg_domains4", ip("203.0.113.1").packed, "a.example", 600)
+        hand.write([one])
+        hand.write((), [one])
+        hand.write((), (), [(one.set, one.address)])
+        hand.put([one])
+        await reconciler.shrink_to(make_config(networks='"198.51.100.0/24"'))
+        for sock in sockets:
+            reconciler._hear(sock)
+        assert not reconciler._stirred.is_set()
+        sh("ip route add blackhole default table 7")
+        for sock in sockets:
+            reconciler._hear(sock)
+        assert reconciler._stirred.is_set() and not reconciler._look_at_elements
+        sh("nft delete element inet wg_routing wg_domains4 '{ 203.0.113.1 }'")
+        for sock in sockets:
+            reconciler._hear(sock)
+        assert reconciler._look_at_elements
 
     play(space, story)
 
 
+@pytest.mark.usefixtures("unowned")
 def test_a_change_of_something_else_does_not_hide_that_elements_are_missing(space: Space) -> None:
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config())
         loop = asyncio.get_running_loop()
-        reconciler.ledger.restore([insert("203.0.113.1")], loop.time())
+        reconciler.ledger.restore([insert("203.0.113.1", owner=reconciler.owner)], loop.time())
         reconciler.listen(0)
         for deed in ("nft delete element inet wg_routing wg_domains4 '{ 203.0.113.1 }'", "ip rule del priority 100"):
             sh(deed)
@@ -430,7 +444,7 @@ def test_without_any_wireguard_it_is_closed_and_says_why_until_there_is_one(
             kinds = {type(obj) for obj in observed.plan.objects.values()}
             assert kinds == {Table, Rule, Route}
             assert {type(put.wanted) for put in lacking.grow} > {Link, Device}
-            insert("203.0.113.1")
+            insert("203.0.113.1", owner=reconciler.owner)
             await reconciler.take_down(frozenset({"wg0"}))
             assert reconciler.trouble == ""
             await reconciler.take_down(frozenset())

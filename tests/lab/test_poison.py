@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
+from signal import SIGKILL
 
 import pytest
 
@@ -92,7 +93,10 @@ def test_28_the_endpoints_own_address_is_neither_learned_nor_given_and_nothing_l
 def test_28_the_endpoint_in_the_set_by_anothers_hand_loops_nothing(machine: Machine, upstream: Hostile) -> None:
     upstream.say("*.tunneled.example", address(GOOD))
     begin(machine)
-    machine.lab.client.run("nft", f"add element inet wg_routing wg_domains4 {{ {ENDPOINT[0]} timeout 600s }}")
+    machine.end(SIGKILL)  # until then the table has an owner
+    mine = 'timeout 600s comment "a.tunneled.example"'
+    machine.lab.client.run("nft", f"add element inet wg_routing wg_domains4 {{ {ENDPOINT[0]} {mine} }}")
+    begin(machine)
     before = packets_into_the_tunnel(machine)
     assert machine.dig("a.tunneled.example") == [GOOD]
     time.sleep(1)
