@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable
 
 import pytest
 
-from .chaos import chaos
+from .chaos import OLD, chaos
 from .leaktest import ALL, ALL_TUNNELED, Ours, Scene, play
 from .machine import CONFIG, Machine
 from .misfortunes import conntrack_full, endpoint_unresolvable
@@ -27,7 +26,6 @@ from .tricks import from_the_cache, ttl_one_second, ttl_seven_days
 
 # Until the repair, where nobody can own the table that marks (docs/decisions/0019): before Linux 6.9.
 OPEN = {ruleset_flushed, table_deleted, sets_flushed, chain_flushed, everything_at_once}
-OLD = [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]] < [6, 9]
 # What takes long and differs little from others that are played, or from a test elsewhere.
 BY_HAND = {conntrack_full, endpoint_unresolvable, from_the_cache, ttl_one_second, ttl_seven_days}
 PLAYED = [
