@@ -69,6 +69,11 @@ def is_closing(obj: Object) -> bool:
     return _step(obj) in ("blackhole", "rule", "table")
 
 
+def is_closed(wanted: Plan, found: Plan) -> bool:
+    """Whether all that keeps packets in is there."""
+    return all(found.objects.get(key) == obj for key, obj in wanted.objects.items() if is_closing(obj))
+
+
 def _rank(obj: Object) -> int:
     return APPLY_ORDER.index(_step(obj))
 

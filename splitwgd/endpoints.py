@@ -18,7 +18,7 @@ from splitwgd.forwarder import Forwarder
 from splitwgd.message import AAAA, A, question_for
 from splitwgd.names import parse_name
 from splitwgd.objects import Endpoint, Ip
-from splitwgd.reconciler import Peering, Reconciler, is_literal
+from splitwgd.reconciler import Peering, Reconciler
 
 log = logging.getLogger("splitwgd.endpoint")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries
@@ -64,7 +64,7 @@ class Endpoints:
             (tunnel.link, peer.public_key): peer.endpoint
             for tunnel in (config.tunnels if config else ())
             for peer in tunnel.wireguard.peers
-            if peer.endpoint is not None and not is_literal(peer.endpoint)
+            if peer.endpoint is not None and not peer.endpoint.is_literal
         }
         if not names:
             return {}

@@ -16,6 +16,7 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
     collapse_addresses,
+    ip_address,
 )
 from typing import NamedTuple
 
@@ -41,6 +42,15 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the host is an address already."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class Plan:
         """Nothing of ours anywhere: teardown is to make the kernel so."""
         return cls()
 
+    def links(self) -> frozenset[str]:
+        """Into which it routes."""
+        return frozenset(obj.link for obj in self.objects.values() if isinstance(obj, Route) and obj.link is not None)
+
     def __or__(self, new: Plan) -> Plan:
         """Both at once; where they differ, `new`, but no set loses a member that either has."""
         joined = dict(self.objects)
@@ -87,6 +91,7 @@ class Facts:
     down: links that the user took down.
     broken: links that cannot be used, with the reason.
     ownable: the kernel knows tables that only their owner changes, and that outlive it.
+    shut: links that could not be opened when it was tried last.
     """
 
     uplink_mtu: int = 1500
@@ -96,6 +101,7 @@ class Facts:
     down: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
     ownable: bool = False
+    shut: frozenset[str] = frozenset()
 
 
 def make_plan(config: Config, facts: Facts) -> Plan:
@@ -103,7 +109,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     direct = config.routing.direct
     foreign = sorted({mark for mark in facts.adopted.values() if mark not in (0, direct)})
     without = facts.down | facts.broken.keys()
-    table = make_table(config, foreign, without)
+    table = make_table(config, foreign, without | facts.shut)
     objects: list[Object] = [replace(table, flags=OWNED) if facts.ownable else table]
     for tunnel in config.tunnels:
         objects += _closed(config, tunnel, facts)

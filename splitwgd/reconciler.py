@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Concatenate, ParamSpec, TypeVar
 
 from splitwgd.config import Config
-from splitwgd.diff import Diff, compare, is_closing
+from splitwgd.diff import Diff, compare, is_closed, is_closing
 from splitwgd.errors import KernelError, SplitwgError
 from splitwgd.events import Events, Heard
 from splitwgd.kernel import Kernel, Observed
@@ -34,6 +34,7 @@ Peering = tuple[str, bytes]  # a link and a peer's public key
 SETTLE = 0.01  # seconds after an event before looking, so that a burst is one repair
 ROUNDS = 3  # of observe and apply, for what changes meanwhile
 FIRST_WAIT, LONGEST_WAIT = 0.05, 30.0  # between repairs while somebody fights or something is missing
+LONGEST_CLOSED = 0.5  # ... before an event is heeded while the tunnel cannot be opened
 
 
 class Reconciler:
@@ -48,6 +49,7 @@ class Reconciler:
         self.plan = Plan.empty()
         self._before = Plan.empty()  # what has to stay beside the plan, between growing and shrinking
         self._broken: Mapping[str, str] = {}  # links that cannot be used, and why
+        self._shut: frozenset[str] = frozenset()  # links that could not be opened
         self.trouble = ""  # why the tunnel is not as wanted, for status; empty when it is
         self.repairs = 0
         self.endpoints: dict[Peering, Endpoint] = {}  # names that have been resolved
@@ -168,13 +170,26 @@ class Reconciler:
             try:
                 await self._grow_and_shrink(config, plan)
                 self._say("; ".join(self._broken.values()))
+                shut = frozenset[str]()
             except SplitwgError as error:
                 # Closed, it can be used: what opens it is tried again by `keep`.
-                if not await self._is_closed(config, plan):
+                observed = await self._run(Kernel.observe, config)
+                if not is_closed(plan, observed.plan):
                     raise
                 self._say(str(error))
+                shut = plan.links() - observed.plan.links()
+            if shut != self._shut:
+                self._shut = shut
+                plan = await self._make_plan(config)
+                await self._close(config, plan)
             self.plan, self.config = plan, config
             await self._aim()
+
+    async def _close(self, config: Config, plan: Plan) -> None:
+        """Makes of the plan what closes."""
+        observed = await self._run(Kernel.observe, config)
+        closing = (put for put in compare(plan, observed.plan).grow if is_closing(put.wanted))
+        await self._run(Kernel.grow, Diff(tuple(closing), ()), self.ledger.elements(self.loop.time()))
 
     def _say(self, trouble: str) -> None:
         if trouble and trouble != self.trouble:
@@ -182,7 +197,7 @@ class Reconciler:
         self.trouble = trouble
 
     async def _make_plan(self, config: Config) -> Plan:
-        facts = await self._run(Kernel.facts, config, self.down)
+        facts = replace(await self._run(Kernel.facts, config, self.down), shut=self._shut)
         self._broken = facts.broken
         return self._before | Plan.of(
             self._resolved(obj) if isinstance(obj, Device) else obj for obj in make_plan(config, facts).objects.values()
@@ -202,11 +217,6 @@ class Reconciler:
         if diff := compare(plan, observed.plan):
             raise KernelError(f"the kernel does not keep what it was told:\n{diff}")
 
-    async def _is_closed(self, config: Config, plan: Plan) -> bool:
-        observed = await self._run(Kernel.observe, config)
-        closing = (key for key, obj in plan.objects.items() if is_closing(obj))
-        return all(observed.plan.objects.get(key) == plan.objects[key] for key in closing)
-
     def _resolved(self, device: Device) -> Object:
         peers = frozenset(
             replace(peer, endpoint=self._target(device.link, peer.public_key, peer.endpoint)) for peer in device.peers
@@ -214,7 +224,7 @@ class Reconciler:
         return replace(device, peers=peers)
 
     def _target(self, link: str, public_key: bytes, endpoint: Endpoint | None) -> Endpoint | None:
-        if endpoint is None or is_literal(endpoint):
+        if endpoint is None or endpoint.is_literal:
             return endpoint
         return self.endpoints.get((link, public_key))
 
@@ -275,7 +285,8 @@ class Reconciler:
                 log.error("repair failed: %s", error)
                 self.trouble, changed = str(error), True
             if changed or self.trouble:
-                await asyncio.sleep(wait - FIRST_WAIT)
+                # Who fights has to wait; a tunnel that can be opened again, not for long.
+                await asyncio.sleep(min(wait - FIRST_WAIT, LONGEST_CLOSED if self.trouble else LONGEST_WAIT))
                 wait = min(wait * 2, LONGEST_WAIT)
             else:
                 wait = FIRST_WAIT
@@ -337,12 +348,3 @@ class Reconciler:
             await self._run(Kernel.close)
         self._worker.shutdown()
         self.owner.close()
-
-
-def is_literal(endpoint: Endpoint) -> bool:
-    """Whether the endpoint's host is an address already."""
-    try:
-        ip_address(endpoint.host)
-    except ValueError:
-        return False
-    return True

@@ -37,7 +37,7 @@ def domain_set(prefix: str, family: int) -> str:
 
 def make_table(config: Config, foreign_marks: Iterable[int] = (), down: frozenset[str] = frozenset()) -> Table:
     """The wanted table. foreign_marks: what adopted links put on their outer packets. down: links without
-    which we are on purpose; what is meant for them is refused at once, since a blackhole lets TCP hang."""
+    which we are; what is meant for them is refused at once, since a blackhole lets TCP hang."""
     bits = _Bits(config.routing.fwmask, config.routing.direct, config.routing.ended)
     chains = (
         Chain("output", "route", "output", MANGLE, _output(config, bits, foreign_marks, down)),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +128,25 @@ def test_down_refuses_at_once_and_up_brings_it_back(machine: Machine) -> None:
     machine.splitwg("up")
     assert machine.lab.caller("203.0.113.10") == machine.lab.vpn_v4
     assert machine.status()["state"] == "on"
+
+
+@pytest.mark.skipif(not shutil.which("wireguard-go"), reason="needs wireguard-go, to take it away")
+def test_a_tunnel_that_cannot_be_opened_refuses_at_once_until_it_can(machine: Machine, tmp_path: Path) -> None:
+    machine.configure(CONFIG + 'networks = ["203.0.113.10", "2001:db8:1::10"]\n')
+    client = machine.lab.client
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    machine.start(env={"PATH": str(tmp_path)})
+    if machine.status()["state"] == "on":
+        pytest.skip("needs a kernel without WireGuard")
+    for flag, url in (("-4", "http://203.0.113.10/"), ("-6", "http://[2001:db8:1::10]/")):
+        refused = client.run("curl", flag, "-sS", "-m", "5", url, check=False)
+        assert refused.returncode == 7, refused.stderr  # could not connect: not 28, a time-out
+    assert machine.rcode("tunneled.example") == "SERVFAIL"
+    (tmp_path / "wireguard-go").symlink_to(shutil.which("wireguard-go") or "")
+    client.run("ip", "address", "add", "192.0.2.99/32", "dev", "lo")  # an event, or half a minute goes by
+    machine.wait_for(lambda: machine.status()["state"] == "on", "the tunnel to be open", 5)
+    client.run("ip", "address", "del", "192.0.2.99/32", "dev", "lo")
+    assert machine.lab.caller("203.0.113.10") == machine.lab.vpn_v4
 
 
 def test_the_status_tells_what_is_wanted_held_and_when_the_last_handshake_was(machine: Machine) -> None:
