@@ -67,7 +67,7 @@ class Daemon:
         self.listener = Listener(loop, self.forwarder.ready)
         self.garbage = Garbage(loop, lambda: self.forwarder.counts.asked)
         self.endpoints = Endpoints(self.forwarder, self.reconciler)
-        self.whereabouts = Whereabouts(config, self.forwarder, self.reconciler)
+        self.whereabouts = Whereabouts(config, self.forwarder, self.reconciler, self.listener)
         self.endpoints.moved = self._network_changed  # its address is now one that nobody else's site has
         self.reconciler.heard = self._network_changed
         self.control = Control(self._command)
@@ -199,7 +199,7 @@ class Daemon:
         await self.reconciler.shrink_to(config)
         await self.reconciler.end_flows(self.forwarder.release(), config)
         self.forwarder.upstreams.look_for_loops(zones.groups())
-        self.endpoints.changed()
+        self._network_changed()
         log.info("reloaded: %s", await self._line())
         for table in {tunnel.listed for tunnel in before.tunnels} - {tunnel.listed for tunnel in config.tunnels}:
             await self.loop.run_in_executor(None, table.clear)

@@ -32,9 +32,10 @@ class Events:
     _OF_ELEMENTS = frozenset({0, 2, 9, 11, 14})
     _NFT_SUBSYSTEM, _NFT_GROUP = 10, 7
     _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
-    # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE; v6 rules have a group only.
+    # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE.
     _ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400
-    _IPV6_RULE_GROUP = 19
+    # Others have a number only: RTNLGRP_IPV6_RULE, and IPV4_NETCONF and IPV6_NETCONF, which tell of forwarding.
+    _MORE_GROUPS = (19, 24, 25)
 
     def __init__(self, table: str, unheard: int = 0) -> None:
         """table: the inet table whose changes concern us. unheard: the netlink port of a socket whose changes of
@@ -44,7 +45,8 @@ class Events:
         flags = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self.route = socket.socket(socket.AF_NETLINK, flags, socket.NETLINK_ROUTE)
         self.route.bind((0, self._ROUTE_GROUPS))
-        self.route.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, self._IPV6_RULE_GROUP)
+        for group in self._MORE_GROUPS:
+            self.route.setsockopt(self._SOL_NETLINK, self._ADD_MEMBERSHIP, group)
         self.nft = socket.socket(socket.AF_NETLINK, flags, _NETLINK_NETFILTER)
         self.nft.bind((0, 0))
         if unheard:

@@ -15,7 +15,7 @@ from splitwgd.config import Config
 from splitwgd.diff import Diff, Put, Remove
 from splitwgd.elements import Elements
 from splitwgd.errors import KernelError, MachineError, SplitwgError
-from splitwgd.netlink import Netlink, has_ipv6, is_strict
+from splitwgd.netlink import Netlink
 from splitwgd.nft import Nft
 from splitwgd.objects import (
     Device,
@@ -36,6 +36,7 @@ from splitwgd.owner import Owner
 from splitwgd.plan import Facts, Plan
 from splitwgd.routing import Routing
 from splitwgd.ruleset import TABLE
+from splitwgd.sysctls import has_ipv6, is_strict, loosen, tighten
 from splitwgd.transaction import read_table, table_text
 from splitwgd.uapi import Uapi
 from splitwgd.wireguard import KernelWireGuard
@@ -200,7 +201,7 @@ class Kernel:
                     self._uapi.make(link.name)
                 self._netlink.put_link(link)
             case LooseReversePath(link=name):
-                self._netlink.loosen(name)
+                loosen(name)
             case Device() as device:
                 found_device = put.found if isinstance(put.found, Device) else None
                 self._wire(device.link).configure(device, found_device)
@@ -230,7 +231,7 @@ class Kernel:
             case Link(name=name):
                 self._netlink.remove_link(name)
             case LooseReversePath(link=name):
-                self._netlink.tighten(name)
+                tighten(name)
             case OuterMark(link=name):
                 self._wire(name).mark(name, 0)
             case Device():

@@ -1,5 +1,5 @@
-"""Listens for questions on loopback, UDP and TCP, and sends the replies back. Knows nothing of DNS beyond
-the length before a message on TCP (RFC 1035 §4.2.2).
+"""Listens for questions, on loopback and for those whom we forward for, UDP and TCP, and sends the replies back.
+Knows nothing of DNS beyond the length before a message on TCP (RFC 1035 §4.2.2).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,8 +16,8 @@ from splitwgd.bulk import Bulk
 from splitwgd.connection import Connection, Crowd
 from splitwgd.errors import MachineError
 from splitwgd.holder import holder_of
-from splitwgd.netlink import has_ipv6
-from splitwgd.objects import Ip
+from splitwgd.objects import FORWARDED_PORT, Downlink, Ip
+from splitwgd.sysctls import has_ipv6
 
 log = logging.getLogger("splitwgd.dns")
 DNS_PORT = 53
@@ -42,11 +42,14 @@ Take = Callable[[bytes, Client], None]
 
 @dataclass
 class _Door:
-    """What is open for one address."""
+    """What is open at one place."""
 
     datagrams: socket.socket
     streams: socket.socket
     server: asyncio.Server | None = None
+
+
+_Place = Ip | Downlink
 
 
 class Listener:
@@ -58,27 +61,37 @@ class Listener:
         self.ready = ready
         self.given = 0  # ready replies
         self.take: Take | None = None
-        self._doors: dict[Ip, _Door] = {}
+        self._doors: dict[_Place, _Door] = {}
         self.crowd = Crowd(loop, self._take)
 
     def bind(self, addresses: tuple[Ip, ...]) -> None:
         """Opens what is missing; questions wait in the sockets until `start`. Raises MachineError, and then
         nothing was opened."""
-        new: dict[Ip, _Door] = {}
+        new: dict[_Place, _Door] = {}
         try:
             for address in addresses:
                 if address.version == 6 and not has_ipv6():
                     log.warning("not listening on %s: this machine does without IPv6", address)
                 elif address not in self._doors:
-                    datagrams = _bound(address, socket.SOCK_DGRAM)
-                    new[address] = _Door(datagrams, datagrams)
-                    new[address].streams = _bound(address, socket.SOCK_STREAM)
+                    new[address] = _open(address)
         except MachineError:
             for door in new.values():
-                door.datagrams.close()
-                door.streams.close()
+                self._close(door)
             raise
         self._doors.update(new)
+
+    async def admit(self, downlinks: frozenset[Downlink]) -> dict[Downlink, MachineError]:
+        """Opens the doors at these that are not open, and closes those at others. Returns what cannot be opened."""
+        self._close_all(place for place in self._doors if isinstance(place, Downlink) and place not in downlinks)
+        closed = {}
+        for downlink in downlinks - self._doors.keys():
+            try:
+                self._doors[downlink] = _open(downlink)
+            except MachineError as error:
+                closed[downlink] = error
+        if self.take is not None:
+            await self.start(self.take)
+        return closed
 
     async def start(self, take: Take) -> None:
         """From here on questions are taken, at every door."""
@@ -90,8 +103,11 @@ class Listener:
 
     def keep_only(self, addresses: tuple[Ip, ...]) -> None:
         """Closes the doors at other addresses."""
-        for address in [address for address in self._doors if address not in addresses]:
-            self._close(self._doors.pop(address))
+        self._close_all(place for place in self._doors if not isinstance(place, Downlink) and place not in addresses)
+
+    def _close_all(self, places: Iterable[_Place]) -> None:
+        for place in list(places):
+            self._close(self._doors.pop(place))
 
     def _take(self, data: bytes, client: Client) -> None:
         assert self.take is not None
@@ -117,32 +133,49 @@ class Listener:
 
     def close(self) -> None:
         """Closes every socket and connection."""
-        self.keep_only(())
+        self._close_all(self._doors)
         self.crowd.close()
 
 
-def _bound(address: Ip, kind: socket.SocketKind) -> socket.socket:
+def _open(place: _Place) -> _Door:
+    """Both sockets, or neither. Raises MachineError."""
+    datagrams = _bound(place, socket.SOCK_DGRAM)
+    try:
+        return _Door(datagrams, _bound(place, socket.SOCK_STREAM))
+    except MachineError:
+        datagrams.close()
+        raise
+
+
+def _bound(place: _Place, kind: socket.SocketKind) -> socket.socket:
+    downlink = place if isinstance(place, Downlink) else None
+    address, port = (downlink.address, FORWARDED_PORT) if downlink else (place, DNS_PORT)
+    assert not isinstance(address, Downlink)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
+        if downlink is not None:
+            # Any link takes packets for every address of this machine; this socket hears those of its own link alone.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, downlink.name.encode() + b"\0")
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        sock.bind((str(address), DNS_PORT))
+        scope = (0, downlink.index) if downlink and address.is_link_local and address.version == 6 else ()
+        sock.bind((str(address), port, *scope))
         if kind == socket.SOCK_STREAM:
             sock.listen(128)
     except OSError as error:
         sock.close()
-        raise _explained(error, address, kind) from error
+        raise _explained(error, address, port, kind) from error
     return sock
 
 
-def _explained(error: OSError, address: Ip, kind: socket.SocketKind) -> MachineError:
+def _explained(error: OSError, address: Ip, port: int, kind: socket.SocketKind) -> MachineError:
     transport = "UDP" if kind == socket.SOCK_DGRAM else "TCP"
-    where = f"cannot listen on {address} port {DNS_PORT} ({transport})"
+    where = f"cannot listen on {address} port {port} ({transport})"
     if error.errno == errno.EADDRINUSE:
-        holder = holder_of(address, DNS_PORT, kind)
+        holder = holder_of(address, port, kind)
         return MachineError(f"{where}: {holder}")
     if error.errno == errno.EACCES:
         return MachineError(f"{where}: no right to; run splitwgd as root or with CAP_NET_BIND_SERVICE")

@@ -9,27 +9,38 @@ import functools
 import socket
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_interface
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pyroute2 import IPRoute, NFCTSocket
 from pyroute2.netlink.exceptions import NetlinkError
 
+from splitwgd.downlinks import candidates
 from splitwgd.errors import KernelError, MachineError
-from splitwgd.objects import Interface, Ip, Link, LooseReversePath, Object, Route, Rule, Surroundings
+from splitwgd.objects import (
+    MAIN_TABLE,
+    Interface,
+    Ip,
+    Link,
+    LooseReversePath,
+    Object,
+    Route,
+    Rule,
+    Surroundings,
+)
+from splitwgd.sysctls import forwards, is_loosened
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 PROTOCOL = 83  # of our rules and routes; free in iproute2's rt_protos
 ALIAS = "splitwg"
-_STRICT, _LOOSE = 1, 2  # rp_filter, Documentation/networking/ip-sysctl.rst
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
 _UNICAST, _BLACKHOLE = 1, 6  # rtm_type, include/uapi/linux/rtnetlink.h
 _TO_TABLE, _INVERT = 1, 0x2  # FR_ACT_TO_TBL, FIB_RULE_INVERT, include/uapi/linux/fib_rules.h
 _UP = 0x1  # IFF_UP
 _LINK_SCOPE = 253  # RT_SCOPE_LINK
+_DOUBTED = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED: nobody can listen there
 
 
 def _translated(method: Callable[P, T]) -> Callable[P, T]:
@@ -62,7 +73,7 @@ class Netlink:
         found: list[Object] = [*self._rules(), *self._routes()]
         for name, index in self._ours().items():
             found.append(self._link(name, index))
-        found += [LooseReversePath(link) for link in links if _is_loosened(link)]
+        found += [LooseReversePath(link) for link in links if is_loosened(link)]
         return found
 
     @_translated
@@ -83,19 +94,31 @@ class Netlink:
 
     @_translated
     def surroundings(self) -> Surroundings:
-        """This machine's addresses, its gateways', its links and its default routes."""
-        texts = [message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS") for message in self._ip.get_addr()]
-        defaults = set()
+        """This machine's addresses, its gateways', its links, its default routes, and for whom it forwards."""
+        own, texts, defaults, uplinks = [], [], set(), set()
+        for message in self._ip.get_addr():
+            texts.append(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+            if texts[-1] and not (message.get_attr("IFA_FLAGS") or message["flags"]) & _DOUBTED:
+                own.append((message["index"], ip_address(texts[-1])))
         for family in _FAMILIES.values():
-            for route in self._ip.get_default_routes(family=family):
+            for route in self._ip.get_routes(family=family):
+                if route["dst_len"] > 1 or route["type"] != _UNICAST:  # two halves are a default route, too
+                    continue
                 hops = [route, *(route.get_attr("RTA_MULTIPATH") or ())]
-                texts += [hop.get_attr("RTA_GATEWAY") for hop in hops]
-                defaults.add((route.get_attr("RTA_OIF") or 0, route.get_attr("RTA_PRIORITY") or 0))
-        links = [
-            (link["index"], link.get_attr("IFLA_IFNAME"), bool(link["flags"] & _UP)) for link in self._ip.get_links()
-        ]
+                uplinks |= {hop.get_attr("RTA_OIF") or hop.get("oif", 0) for hop in hops}
+                if route["dst_len"] == 0 and route.get_attr("RTA_TABLE") == MAIN_TABLE:
+                    texts += [hop.get_attr("RTA_GATEWAY") for hop in hops]
+                    defaults.add((route.get_attr("RTA_OIF") or 0, route.get_attr("RTA_PRIORITY") or 0))
+        links, ports = set(), set()
+        for link in self._ip.get_links():
+            links.add((link["index"], link.get_attr("IFLA_IFNAME"), bool(link["flags"] & _UP)))
+            if link.get_attr("IFLA_MASTER"):  # a bridge's port: what comes in there comes in by the bridge
+                ports.add(link["index"])
         addresses = frozenset(ip_address(text).packed for text in texts if text)
-        return Surroundings(addresses, frozenset(links), frozenset(defaults))
+        downlinks = frozenset(
+            each for each in candidates(links, own, uplinks | ports) if forwards(each.name, each.address.version)
+        )
+        return Surroundings(addresses, frozenset(links), frozenset(defaults), downlinks)
 
     def uplink_mtu(self, endpoint: Ip | None, mark: int) -> int | None:
         """The MTU of the link by which our outer packets leave, or None without a route."""
@@ -234,14 +257,6 @@ class Netlink:
         if found is not None and found.get_attr("IFLA_IFALIAS") == ALIAS:
             self._do(f"ip link del {name}", lambda: self._ip.link("del", index=found["index"]), "del")
 
-    def loosen(self, link: str) -> None:
-        _write_sysctl(link, _LOOSE)
-
-    def tighten(self, link: str) -> None:
-        """As a new link would have it."""
-        if _is_loosened(link):
-            _write_sysctl(link, _read_sysctl("default") or 0)
-
     @_translated
     def end_flows(self, addresses: Iterable[Ip], mark: int, mask: int, ended: int) -> None:
         """Ends what goes to these addresses and bears the mark: TCP gets another one, by which the ruleset resets
@@ -293,46 +308,3 @@ def _is_plain(rule: Any) -> bool:
     narrow += ("FRA_SPORT_RANGE", "FRA_DPORT_RANGE", "FRA_TUN_ID")
     looks = any(rule.get_attr(name) for name in narrow) or rule["tos"] or rule["flags"] & _INVERT
     return rule["action"] == _TO_TABLE and not looks
-
-
-def has_ipv6() -> bool:
-    """Whether this machine has IPv6: in the kernel, and not switched off for all links."""
-    try:
-        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
-    except OSError:
-        return False
-
-
-def _sysctl(link: str) -> Path:
-    return Path(f"/proc/sys/net/ipv4/conf/{link}/rp_filter")
-
-
-def _read_sysctl(link: str) -> int | None:
-    try:
-        return int(_sysctl(link).read_text())
-    except OSError:
-        return None
-
-
-def _is_loosened(link: str) -> bool:
-    """Whether the link is loose by our doing: more than a new one would be."""
-    return _read_sysctl(link) == _LOOSE != _read_sysctl("default")
-
-
-def is_strict(link: str) -> bool:
-    """Whether replies would be filtered strictly on this link but for our doing (there need not be one yet).
-
-    In force is the greater of the link's value and the one for all links.
-    """
-    own = _read_sysctl(link)
-    base = _read_sysctl("default") if own is None or _is_loosened(link) else own
-    return max(base or 0, _read_sysctl("all") or 0) == _STRICT
-
-
-def _write_sysctl(link: str, value: int) -> None:
-    try:
-        _sysctl(link).write_text(f"{value}\n")
-    except FileNotFoundError:
-        return  # the link is gone
-    except OSError as error:
-        raise MachineError(f"{_sysctl(link)} cannot be written ({error.strerror}); run as root") from error

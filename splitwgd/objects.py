@@ -26,6 +26,7 @@ Network = IPv4Network | IPv6Network
 Key = tuple[object, ...]
 
 MAIN_TABLE = 254
+FORWARDED_PORT = 253  # where questions are led that we would forward: nobody's (IANA), and below 1024 only root's
 
 
 def collapsed(networks: Iterable[Network]) -> frozenset[Network]:
@@ -39,9 +40,6 @@ class Endpoint:
 
     host: str
     port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_literal(self) -> bool:
@@ -245,13 +243,23 @@ class Element(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Downlink:
+    """A link by which we forward for others, and an address there, at which their questions may be answered."""
+
+    name: str
+    index: int
+    address: Ip
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """Where this machine is. addresses: its own and its gateways', in network order. links: (index, name, up).
-    defaults: of each default route the link's index, and the metric."""
+    defaults: of each default route the link's index, and the metric. downlinks: see there."""
 
     addresses: frozenset[bytes] = frozenset()
     links: frozenset[tuple[int, str, bool]] = frozenset()
     defaults: frozenset[tuple[int, int]] = frozenset()
+    downlinks: frozenset[Downlink] = frozenset()
 
 
 @dataclass(frozen=True)

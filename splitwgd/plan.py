@@ -19,6 +19,7 @@ from splitwgd.config import Config, Tunnel
 from splitwgd.objects import (
     MAIN_TABLE,
     Device,
+    Downlink,
     Key,
     Link,
     LooseReversePath,
@@ -92,6 +93,7 @@ class Facts:
     broken: links that cannot be used, with the reason.
     ownable: the kernel knows tables that only their owner changes, and that outlive it.
     shut: links that could not be opened when it was tried last.
+    downlinks: those on which questions of others are answered.
     """
 
     uplink_mtu: int = 1500
@@ -102,6 +104,7 @@ class Facts:
     broken: Mapping[str, str] = field(default_factory=dict)
     ownable: bool = False
     shut: frozenset[str] = frozenset()
+    downlinks: frozenset[Downlink] = frozenset()
 
 
 def make_plan(config: Config, facts: Facts) -> Plan:
@@ -109,7 +112,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     direct = config.routing.direct
     foreign = sorted({mark for mark in facts.adopted.values() if mark not in (0, direct)})
     without = facts.down | facts.broken.keys()
-    table = make_table(config, foreign, without | facts.shut)
+    table = make_table(config, foreign, without | facts.shut, facts.downlinks)
     objects: list[Object] = [replace(table, flags=OWNED) if facts.ownable else table]
     for tunnel in config.tunnels:
         objects += _closed(config, tunnel, facts)

@@ -21,7 +21,7 @@ from splitwgd.errors import KernelError, SplitwgError
 from splitwgd.events import Events, Heard
 from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
-from splitwgd.objects import Device, Endpoint, Object, PeerState, Surroundings, Table
+from splitwgd.objects import Device, Downlink, Endpoint, Object, PeerState, Surroundings, Table
 from splitwgd.owner import Owner
 from splitwgd.plan import Plan, make_plan
 from splitwgd.ruleset import TABLE
@@ -46,6 +46,7 @@ class Reconciler:
         self.owner = Owner(TABLE)
         self.config: Config | None = None
         self.down: frozenset[str] = frozenset()
+        self.downlinks: frozenset[Downlink] = frozenset()
         self.plan = Plan.empty()
         self._before = Plan.empty()  # what has to stay beside the plan, between growing and shrinking
         self._broken: Mapping[str, str] = {}  # links that cannot be used, and why
@@ -72,8 +73,6 @@ class Reconciler:
             return step(self._kernel, *arguments, **options)
 
         return await self.loop.run_in_executor(self._worker, work)
-
-    # -- verbs
 
     async def start(self, config: Config, all_lost: Callable[[], None] = lambda: None) -> None:
         """Takes over what a former process left, and makes the kernel as planned.
@@ -115,6 +114,12 @@ class Reconciler:
         self._aimed = {}
         if self.config is not None:
             await self.shrink_to(self.config)
+
+    async def lead(self, downlinks: frozenset[Downlink]) -> None:
+        """Who sends his questions by these links is led to a door there."""
+        if downlinks != self.downlinks:
+            self.downlinks = downlinks
+            await self._apply(None)
 
     async def teardown(self) -> None:
         """Nothing of ours is left."""
@@ -161,11 +166,11 @@ class Reconciler:
         async with self._lock:
             await self._aim()
 
-    # -- one reconciliation
-
-    async def _apply(self, config: Config) -> None:
-        """Makes the kernel hold what `config` wants, and what has to stay beside it."""
+    async def _apply(self, config: Config | None) -> None:
+        """Makes the kernel hold what `config` (None: the one in force) wants, and what has to stay beside it."""
         async with self._lock:
+            if (config := config or self.config) is None:  # only here: a reload may have had the lock
+                return
             plan = await self._make_plan(config)
             try:
                 await self._grow_and_shrink(config, plan)
@@ -197,7 +202,8 @@ class Reconciler:
         self.trouble = trouble
 
     async def _make_plan(self, config: Config) -> Plan:
-        facts = replace(await self._run(Kernel.facts, config, self.down), shut=self._shut)
+        facts = await self._run(Kernel.facts, config, self.down)
+        facts = replace(facts, shut=self._shut, downlinks=self.downlinks)
         self._broken = facts.broken
         return self._before | Plan.of(
             self._resolved(obj) if isinstance(obj, Device) else obj for obj in make_plan(config, facts).objects.values()
@@ -246,11 +252,8 @@ class Reconciler:
                     log.warning("%s", error)
 
     async def _follow(self, config: Config) -> None:
-        """Where this machine has moved: the endpoints are set to what they are.
-
-        wireguard-go sends from the address that it was last reached at, and from one that is gone nothing leaves;
-        an endpoint that is set has no such address yet.
-        """
+        """Where this machine has moved: the endpoints are set to what they are. wireguard-go sends from the address
+        that it was last reached at, and from one that is gone nothing leaves; one that is set has none yet."""
         before, self._here = self._here, await self._run(Kernel.surroundings)
         links = () if self._here == before else (tunnel.link for tunnel in config.tunnels)
         for link in (link for link in links if ("device", link) in self.plan.objects):
@@ -260,8 +263,6 @@ class Reconciler:
                         await self._run(Kernel.aim, link, state.public_key, state.endpoint)
             except KernelError as error:  # its process has died, which is put right next
                 log.debug("%s", error)
-
-    # -- repair
 
     def listen(self, unheard: int) -> None:
         """From now on netlink events wake `keep`; not those of the socket with this netlink port."""
@@ -303,10 +304,9 @@ class Reconciler:
 
     async def _repair(self) -> bool:
         """Whether anything had to be put right."""
-        config = self.config
-        if config is None:
-            return False
         async with self._lock:
+            if (config := self.config) is None:
+                return False
             # Before looking: what is acknowledged by now must be there then.
             look, self._look_at_elements = self._look_at_elements, False
             before = self.ledger.places() if look else set()
@@ -323,7 +323,7 @@ class Reconciler:
         if not self.trouble:
             log.warning("putting right what something else changed:\n%s", lost)
         self._aimed = {}
-        await self._apply(config)
+        await self._apply(None)
         self.repairs += 1
         return True
 

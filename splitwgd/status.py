@@ -14,7 +14,8 @@ from splitwgd.diff import Diff
 from splitwgd.kernel import Observed
 from splitwgd.objects import PeerState, Table
 from splitwgd.plan import Plan
-from splitwgd.ruleset import COUNTED, reason
+from splitwgd.questions import COUNTED
+from splitwgd.rules import reason
 
 # A peer that carries traffic renews its session every 120 s and gives it up after 180 s (WireGuard paper, §6.1).
 SESSION = 180

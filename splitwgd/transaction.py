@@ -13,11 +13,13 @@ from math import ceil
 from typing import Any
 
 from splitwgd.objects import Chain, Element, FilterRule, Network, Set, Table
-from splitwgd.ruleset import braces, by_name
+from splitwgd.rules import braces
+from splitwgd.ruleset import by_name
 
 
 def table_text(table: Table, found: Table | None, elements: Iterable[Element] = ()) -> str:
-    """One transaction that makes the table so, whatever `found` is; learned elements of kept sets stay.
+    """One transaction that makes the table so, whatever `found` is; learned elements of kept sets stay, and rules
+    that are the same go on counting packets.
 
     One with flags is there already (see `owner`). elements: what to put into learned sets that are new, or that
     change their shape.
@@ -40,14 +42,23 @@ def table_text(table: Table, found: Table | None, elements: Iterable[Element] = 
             lines.append(f"delete set {name} {set_.name}")
     for set_ in table.sets:
         lines += _set_lines(name, set_)
+    counts = {
+        (chain.name, rule.comment): rule.packets for chain in (found.chains if found else ()) for rule in chain.rules
+    }
     for chain in table.chains:
         head = f"type {chain.type} hook {chain.hook} priority {chain.priority}; policy {chain.policy};"
         lines.append(f"add chain {name} {chain.name} {{ {head} }}")
-        lines += [f'add rule {name} {chain.name} {rule.text} comment "{rule.comment}"' for rule in chain.rules]
+        for rule in chain.rules:
+            text = _counting(rule.text, counts.get((chain.name, rule.comment), 0))
+            lines.append(f'add rule {name} {chain.name} {text} comment "{rule.comment}"')
     kept_sets = {n for n, s in wanted_sets.items() if n in found_sets and found_sets[n].shape == s.shape}
     new_sets = wanted_sets.keys() - kept_sets
     lines += _element_lines(name, [element for element in elements if element.set in new_sets])
     return "\n".join(lines)
+
+
+def _counting(text: str, packets: int) -> str:
+    return text.replace(" counter", f" counter packets {packets} bytes 0", 1) if packets else text
 
 
 def _set_lines(table: str, set_: Set) -> Iterable[str]:

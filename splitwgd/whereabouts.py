@@ -1,4 +1,5 @@
-"""Where this machine is: its addresses, gateways and links, and what follows from them for the answers."""
+"""Where this machine is: its addresses, gateways and links, and what follows from them for the answers and for
+those whom we forward for."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from splitwgd.admission import Admission
 from splitwgd.config import Config
 from splitwgd.errors import SplitwgError
 from splitwgd.forwarder import Forwarder
-from splitwgd.objects import Surroundings
+from splitwgd.listener import Listener
+from splitwgd.objects import Downlink, Surroundings
 from splitwgd.reconciler import Reconciler
 
 log = logging.getLogger("splitwgd")
@@ -29,12 +31,14 @@ def admission(config: Config, taken: Set[bytes]) -> Admission:
 class Whereabouts:
     """Looks around when the network has changed. config: the one in force."""
 
-    def __init__(self, config: Config, forwarder: Forwarder, reconciler: Reconciler) -> None:
+    def __init__(self, config: Config, forwarder: Forwarder, reconciler: Reconciler, listener: Listener) -> None:
         self.config = config
         self.forwarder = forwarder
         self.reconciler = reconciler
+        self.listener = listener
         self.surroundings = Surroundings()
         self._stirred = asyncio.Event()
+        self._closed: frozenset[Downlink] = frozenset()
 
     def admission(self, config: Config) -> Admission:
         """What tunneled names may not lead to."""
@@ -68,3 +72,17 @@ class Whereabouts:
             forwarder.cache.forgive()
             forwarder.upstreams.refresh()
             forwarder.upstreams.look_for_loops(forwarder.zones.groups())
+        await self._serve(found.downlinks)
+
+    async def _serve(self, found: frozenset[Downlink]) -> None:
+        """A door for everybody whom we forward for, and then the rules that lead him there."""
+        tunnels = {tunnel.link for tunnel in self.config.tunnels}
+        downlinks = frozenset(each for each in found if each.name not in tunnels)
+        closed = await self.listener.admit(downlinks if self.config.redirect else frozenset())
+        for each in closed.keys() - self._closed:
+            log.warning("questions that come by %s are refused: %s", each.name, closed[each])
+        self._closed = frozenset(closed)
+        try:
+            await self.reconciler.lead(downlinks - self._closed)
+        except SplitwgError as error:
+            log.warning("questions of others cannot be led here: %s", error)

@@ -46,6 +46,9 @@ FLOORS = (
             "why",
             "provenance",
             "bypasses",
+            "downlinks",
+            "rules",
+            "questions",
             "ruleset",
             "transaction",
             "plan",
@@ -57,6 +60,7 @@ FLOORS = (
         {
             "nft",
             "netlink",
+            "sysctls",
             "events",
             "wireguard",
             "uapi",

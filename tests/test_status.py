@@ -12,7 +12,7 @@ from splitwgd.diff import compare
 from splitwgd.kernel import Observed
 from splitwgd.objects import Endpoint, FilterRule, PeerState, Table
 from splitwgd.plan import Facts, Plan, make_plan
-from splitwgd.ruleset import COUNTED
+from splitwgd.questions import COUNTED
 from splitwgd.status import make_status, status_line
 from tests.samples import PATH, PRIVATE_KEY, PUBLIC_KEY, config_with
 

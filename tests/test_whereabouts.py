@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from splitwgd.config import Config
-from splitwgd.errors import KernelError
+from splitwgd.errors import KernelError, MachineError
 from splitwgd.message import Why
 from splitwgd.names import parse_name
-from splitwgd.objects import Surroundings
+from splitwgd.objects import Downlink, Surroundings
 from splitwgd.reconciler import Reconciler
 from splitwgd.whereabouts import Whereabouts
 from tests.desk import Desk
@@ -34,7 +34,15 @@ class Machine:
         upstreams.look_for_loops = lambda groups: self.told.append(",".join(group.name for group in groups))
         self.reconciler = Reconciler(asyncio.get_running_loop(), self.desk.ledger)
         self.reconciler.surroundings = self._surroundings  # type: ignore[method-assign]
-        self.whereabouts = Whereabouts(config, self.desk.forwarder, self.reconciler)
+        listener: Any = self
+        self.doors: frozenset[Downlink] = frozenset()
+        self.stuck: dict[Downlink, MachineError] = {}  # doors that do not open
+        self.whereabouts = Whereabouts(config, self.desk.forwarder, self.reconciler, listener)
+
+    async def admit(self, downlinks: frozenset[Downlink]) -> dict[Downlink, MachineError]:
+        """The listener's part."""
+        self.doors = downlinks - self.stuck.keys()
+        return {each: error for each, error in self.stuck.items() if each in downlinks}
 
     async def _surroundings(self) -> Surroundings:
         if isinstance(self.found, Exception):
@@ -110,3 +118,64 @@ def test_a_change_is_looked_at_and_many_at_once_as_one() -> None:
         keeper.cancel()
 
     play(story)
+
+
+# -- those whom we forward for
+
+DOCKER = Downlink("docker0", 7, ip("172.17.0.1"))
+DOCKER6 = Downlink("docker0", 7, ip("fd00:17::1"))
+WG0 = Downlink("wg0", 8, ip("10.1.0.2"))
+
+
+def test_who_is_forwarded_has_a_door_before_a_rule_leads_there_and_a_tunnels_link_has_none() -> None:
+    async def story(machine: Machine) -> None:
+        led = []
+
+        async def lead(downlinks: frozenset[Downlink]) -> None:
+            led.append(downlinks)
+            assert machine.doors == downlinks
+
+        machine.reconciler.lead = lead  # type: ignore[method-assign]
+        for found in ({DOCKER, DOCKER6, WG0}, {DOCKER}, set()):
+            machine.found = replace(HERE, downlinks=frozenset(found))
+            await machine.whereabouts.look()
+        assert led == [{DOCKER, DOCKER6}, {DOCKER}, set()]
+
+    play(story)
+
+
+def test_a_door_that_does_not_open_is_told_once_and_nobody_is_led_there(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(machine: Machine) -> None:
+        machine.stuck = {DOCKER: MachineError("cannot listen on 172.17.0.1 port 253 (UDP): taken by somebody")}
+        machine.found = replace(HERE, downlinks=frozenset({DOCKER, DOCKER6}))
+        for _ in range(3):
+            await machine.whereabouts.look()
+        assert machine.reconciler.downlinks == {DOCKER6}
+        machine.stuck = {}
+        await machine.whereabouts.look()
+        assert machine.reconciler.downlinks == {DOCKER, DOCKER6}
+
+    play(story)
+    words = "questions that come by docker0 are refused: cannot listen on 172.17.0.1 port 253 (UDP): taken by somebody"
+    assert [record.getMessage() for record in caplog.records] == [words]
+
+
+def test_without_the_redirect_there_is_no_door_and_the_links_are_known_all_the_same() -> None:
+    async def story(machine: Machine) -> None:
+        machine.found = replace(HERE, downlinks=frozenset({DOCKER}))
+        await machine.whereabouts.look()
+        assert machine.doors == set() and machine.reconciler.downlinks == {DOCKER}
+
+    play(story, make_config(dns="redirect = false"))
+
+
+def test_a_kernel_that_refuses_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(machine: Machine) -> None:
+        async def lead(downlinks: frozenset[Downlink]) -> None:
+            raise KernelError("nf_tables: no space left")
+
+        machine.reconciler.lead = lead  # type: ignore[method-assign]
+        await machine.whereabouts.look()
+
+    play(story)
+    assert "questions of others cannot be led here: nf_tables: no space left" in caplog.text

@@ -9,8 +9,9 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from splitwgd.errors import KernelError
-from splitwgd.netlink import ALIAS, PROTOCOL, Netlink, is_strict
+from splitwgd.netlink import ALIAS, PROTOCOL, Netlink
 from splitwgd.objects import Link, LooseReversePath, Object, Route, Rule, Surroundings
+from splitwgd.sysctls import loosen, tighten
 from tests.kernel.spaces import Wire, json_of, sh
 from tests.worlds import ip
 
@@ -149,7 +150,7 @@ def test_what_is_ours_goes_and_everything_else_stays_to_the_byte(netlink: Netlin
     before = world()
     made = Wire("wg0", "tun")
     netlink.put_link(LINK)
-    netlink.loosen("wg0")
+    loosen("wg0")
     for rule in RULES:
         netlink.put_rule(rule)
     for route in (*CLOSED, *OPEN):
@@ -159,7 +160,7 @@ def test_what_is_ours_goes_and_everything_else_stays_to_the_byte(netlink: Netlin
     for obj in netlink.observe(["wg0"]):
         if isinstance(obj, Rule | Route):
             _verbs(netlink, obj)[1](obj)
-    netlink.tighten("wg0")
+    tighten("wg0")
     netlink.remove_link("wg0")
     assert netlink.observe(["wg0"]) == []
     assert world() == before
@@ -176,47 +177,6 @@ def test_a_blackhole_that_became_something_else_is_no_blackhole(netlink: Netlink
 def test_a_rule_of_ours_that_was_narrowed_by_hand_is_not_the_planned_one(netlink: Netlink, narrow: str) -> None:
     sh(f"ip rule add {narrow} fwmark 0x1/0xff lookup 100 priority 100 proto {PROTOCOL}")
     assert RULES[0] not in netlink.observe(())
-
-
-@pytest.mark.parametrize("default", [0, 1])
-def test_the_reverse_path_is_loose_while_wanted_and_then_as_by_default(
-    netlink: Netlink, wg0: Wire, default: int
-) -> None:
-    sh(f"sysctl -qw net.ipv4.conf.default.rp_filter={default}; sysctl -qw net.ipv4.conf.wg0.rp_filter={default}")
-    assert netlink.observe(["wg0"]) == []
-    netlink.loosen("wg0")
-    assert netlink.observe(["wg0"]) == [LooseReversePath("wg0")]
-    netlink.tighten("wg0")
-    assert sh("sysctl -n net.ipv4.conf.wg0.rp_filter").strip() == str(default)
-    assert netlink.observe(["wg0"]) == []
-
-
-def test_what_is_loose_by_default_is_not_our_doing_and_stays(netlink: Netlink, wg0: Wire) -> None:
-    sh("sysctl -qw net.ipv4.conf.default.rp_filter=2 net.ipv4.conf.wg0.rp_filter=2")
-    assert netlink.observe(["wg0"]) == []
-    netlink.tighten("wg0")
-    assert sh("sysctl -n net.ipv4.conf.wg0.rp_filter").strip() == "2"
-
-
-@pytest.mark.parametrize(
-    ("all_", "default", "own", "strict"),
-    [(0, 0, 0, False), (0, 1, None, True), (0, 1, 1, True), (1, 0, 0, True), (1, 0, 2, True), (0, 2, 2, False)],
-)
-def test_strict_is_what_would_drop_replies_but_for_our_doing(
-    netlink: Netlink, wg0: Wire, all_: int, default: int, own: int | None, strict: bool
-) -> None:
-    sh(f"sysctl -qw net.ipv4.conf.all.rp_filter={all_} net.ipv4.conf.default.rp_filter={default}")
-    if own is None:
-        assert is_strict("wg1") is strict
-        return
-    sh(f"sysctl -qw net.ipv4.conf.wg0.rp_filter={own}")
-    assert is_strict("wg0") is strict
-
-
-def test_sysctls_of_a_link_that_is_gone_are_no_error(netlink: Netlink) -> None:
-    netlink.loosen("nothing")
-    netlink.tighten("nothing")
-    assert netlink.observe(["nothing"]) == []
 
 
 @pytest.mark.parametrize(

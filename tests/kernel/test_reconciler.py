@@ -22,7 +22,7 @@ from splitwgd.kernel import Kernel
 from splitwgd.learned import Ledger, Remembered
 from splitwgd.names import parse_name
 from splitwgd.nft import Nft
-from splitwgd.objects import Device, Element, Endpoint, Link, OuterMark, Route, Rule, Table
+from splitwgd.objects import Device, Downlink, Element, Endpoint, Link, OuterMark, Route, Rule, Table
 from splitwgd.owner import Owner
 from splitwgd.plan import Plan
 from splitwgd.reconciler import Reconciler
@@ -271,6 +271,35 @@ def test_a_reload_goes_through_both_and_ends_with_the_new_one_alone(
         assert not lacking and reconciler.trouble == ""
         assert set(elements()) == {"203.0.113.1"}
         assert sh("pidof wireguard-go") == pid
+
+    play(space, story)
+
+
+def test_a_repair_that_waited_for_a_reload_does_not_bring_the_old_one_back(space: Space) -> None:
+    new = make_config(networks='"198.51.100.0/24"')
+
+    async def story(reconciler: Reconciler) -> None:
+        await reconciler.start(make_config())
+        await asyncio.gather(reconciler.shrink_to(new), reconciler._repair())
+        assert reconciler.config is new
+        assert members((await reconciler.difference())[0].plan)
+
+    play(space, story)
+
+
+def test_whom_we_forward_for_is_led_by_the_rules_until_he_is_gone(space: Space) -> None:
+    docker = Downlink("docker0", 7, ip("172.17.0.1"))
+
+    async def story(reconciler: Reconciler) -> None:
+        await reconciler.lead(frozenset({docker}))  # before the start
+        await reconciler.start(make_config())
+        for there in (True, False, True):
+            await reconciler.lead(frozenset({docker} if there else ()))
+            assert ("dnat ip to 172.17.0.1:253" in sh("nft list table inet wg_routing")) is there
+            assert await as_planned(reconciler)
+        await reconciler.teardown()
+        await reconciler.lead(frozenset())
+        assert sh("nft list tables") == ""
 
     play(space, story)
 

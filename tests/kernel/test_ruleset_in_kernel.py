@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from splitwgd.status import bypasses
 from splitwgd.transaction import read_table, table_text
 from tests.kernel.spaces import Space, Wire, echoed, json_of, sh
 from tests.kernel.test_reconciler import elements, insert
+from tests.tables import DOWNLINKS
 from tests.worlds import WG, ip, make_config
 
 V4_ONLY = WG.replace(", fd00:10:1::2/64", "").replace(", ::/0", "")
@@ -43,10 +45,11 @@ CONFIGS = {
     "several addresses": make_config(wg=WG.replace("10.1.0.2/24", "10.1.0.2/24, 10.9.0.1/32, fd00:9::1/128")),
     "split AllowedIPs": make_config(wg=WG.replace("0.0.0.0/0", "0.0.0.0/1, 128.0.0.0/1, 10.0.0.0/8, fd00:10:1::/64")),
 }
-FACTS = {
+FACTS: dict[str, tuple[Any, ...]] = {
     "": ((), frozenset()),
     "adopted": ((0xCA6C, 0x5), frozenset()),
     "down": ((), frozenset({"wg0"})),
+    "for others": ((), frozenset(), DOWNLINKS),
 }
 
 
@@ -105,6 +108,17 @@ def test_a_set_of_another_shape_is_made_anew_with_its_addresses_in_the_same_tran
     nft.run(table_text(plain, found(nft), [moved, Element(kept.set, kept.address, "not.written", 300)]))
     assert found(nft) == plain
     assert {each.name for each in elements().values()} == {"kept.example", "moved.example"}
+
+
+def test_a_rewrite_takes_along_what_was_counted(house: House) -> None:
+    for _ in range(3):
+        assert refused(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), STRANGERS[0], 853)
+    before = met()
+    for facts in ("for others", "", "down", ""):
+        Nft().run(table_text(table_of(HOUSE, facts), found(Nft())))
+        assert met() == before
+    assert refused(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), STRANGERS[0], 853)
+    assert met() == {"refused_tls": before["refused_tls"] + 1}
 
 
 HANDS = [
@@ -173,7 +187,7 @@ def test_a_table_that_the_kernel_refuses_changes_nothing(nft: Nft) -> None:
 class House:
     """A host whose uplink and whose tunnel end in the test."""
 
-    def __init__(self, wire: Callable[[str, str], Wire], config: Config, down: bool = False) -> None:
+    def __init__(self, wire: Callable[[str, str], Wire], config: Config, down: bool = False, **facts: Any) -> None:
         self.uplink = wire("eth0", "tap")
         self.tunnel = wire("wg0", "tun")
         lines = [
@@ -186,7 +200,7 @@ class House:
             *(f"addr add {address} dev wg0" for address in config.tunnels[0].wireguard.addresses),
         ]
         batches: dict[int, list[str]] = {4: [], 6: []}
-        plan = make_plan(config, Facts(adopted={"wg0": 0}, down=frozenset({"wg0"} if down else ())))
+        plan = make_plan(config, Facts(**{"adopted": {"wg0": 0}, "down": frozenset({"wg0"} if down else ()), **facts}))
         for obj in plan.objects.values():
             if isinstance(obj, Table):
                 Nft().run(table_text(obj, None))
@@ -393,7 +407,7 @@ def test_who_asks_for_the_tunnels_own_address_from_the_uplink_is_not_answered(ho
         assert sock.recv(100) == b"honest"
 
 
-def frame(source: str, to: str, payload: bytes, house: House) -> bytes:
+def frame(source: str, to: str, payload: bytes, house: House, port: int = 4444) -> bytes:
     """Ethernet, IPv4 and UDP without a checksum."""
     mac = bytes.fromhex(json_of("ip -j link show eth0")[0]["address"].replace(":", ""))
     length = 28 + len(payload)
@@ -402,7 +416,9 @@ def frame(source: str, to: str, payload: bytes, house: House) -> bytes:
     total = sum(int.from_bytes(head[place : place + 2], "big") for place in range(0, 20, 2))
     total = (total & 0xFFFF) + (total >> 16)
     head = head[:10] + (~total & 0xFFFF).to_bytes(2, "big") + head[12:]
-    datagram = (4444).to_bytes(2, "big") * 2 + (8 + len(payload)).to_bytes(2, "big") + b"\0\0" + payload
+    datagram = (
+        (4444).to_bytes(2, "big") + port.to_bytes(2, "big") + (8 + len(payload)).to_bytes(2, "big") + b"\0\0" + payload
+    )
     return mac + bytes.fromhex("020000000001") + b"\x08\x00" + head + datagram
 
 
@@ -453,6 +469,17 @@ def test_every_question_of_root_is_redirected_and_answered_in_the_servers_name(
 def test_our_own_questions_are_not_redirected(house: House, to: str, mark: int, way: str) -> None:
     send(to, b"of ours", mark, port=53)
     getattr(house, way).wait_for(b"of ours")
+
+
+@pytest.mark.parametrize("port", [53, 853])
+@pytest.mark.parametrize("to", STRANGERS)
+def test_outer_packets_of_an_adopted_link_are_no_questions_whatever_their_endpoints_port(
+    wire: Callable[[str, str], Wire], to: str, port: int
+) -> None:
+    house = House(wire, HOUSE, adopted={"wg0": 0xCA6C})
+    send(to, b"sealed", 0xCA6C, port=port)
+    house.uplink.wait_for(b"sealed")
+    assert met() == {}
 
 
 @pytest.mark.parametrize("mark", [0x2, 0x100, 0xFF, 0x4_0000])

@@ -1,0 +1,72 @@
+"""The hand on /proc/sys/net: which families there are, what is forwarded, and how strictly replies are filtered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from splitwgd.errors import MachineError
+
+_STRICT, _LOOSE = 1, 2  # rp_filter, Documentation/networking/ip-sysctl.rst
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has IPv6: in the kernel, and not switched off for all links."""
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False
+
+
+def forwards(link: str, version: int) -> bool:
+    """Whether what comes in there goes on. IPv6 forwards for all links or for none (ip-sysctl.rst)."""
+    conf = f"ipv4/conf/{link}" if version == 4 else "ipv6/conf/all"
+    try:
+        return Path(f"/proc/sys/net/{conf}/forwarding").read_text().strip() != "0"
+    except OSError:  # the link is gone
+        return False
+
+
+def is_strict(link: str) -> bool:
+    """Whether replies would be filtered strictly on this link but for our doing (there need not be one yet).
+
+    In force is the greater of the link's value and the one for all links.
+    """
+    own = _read(link)
+    base = _read("default") if own is None or is_loosened(link) else own
+    return max(base or 0, _read("all") or 0) == _STRICT
+
+
+def is_loosened(link: str) -> bool:
+    """Whether the link is loose by our doing: more than a new one would be."""
+    return _read(link) == _LOOSE != _read("default")
+
+
+def loosen(link: str) -> None:
+    """Replies for addresses that the main table sends elsewhere are let in. Raises MachineError."""
+    _write(link, _LOOSE)
+
+
+def tighten(link: str) -> None:
+    """As a new link would have it. Raises MachineError."""
+    if is_loosened(link):
+        _write(link, _read("default") or 0)
+
+
+def _path(link: str) -> Path:
+    return Path(f"/proc/sys/net/ipv4/conf/{link}/rp_filter")
+
+
+def _read(link: str) -> int | None:
+    try:
+        return int(_path(link).read_text())
+    except OSError:
+        return None
+
+
+def _write(link: str, value: int) -> None:
+    try:
+        _path(link).write_text(f"{value}\n")
+    except FileNotFoundError:
+        return  # the link is gone
+    except OSError as error:
+        raise MachineError(f"{_path(link)} cannot be written ({error.strerror}); run as root") from error
