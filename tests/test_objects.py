@@ -124,3 +124,9 @@ def test_rules_are_no_part_of_a_chains_shape() -> None:
 )
 def test_an_endpoint_prints_as_wg_takes_it(host: str, text: str) -> None:
     assert str(Endpoint(host, 1)) == text
+
+
+@pytest.mark.parametrize("text", ["192.0.2.1:51820", "[2001:db8::1]:51820", "vpn.example:51820"])
+def test_an_endpoint_is_written_as_wireguard_reads_it(text: str) -> None:
+    host, _, port = text.rpartition(":")
+    assert str(Endpoint(host.strip("[]"), int(port))) == text
