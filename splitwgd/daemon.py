@@ -84,7 +84,7 @@ class Daemon:
         ports = Ports(self.loop, min(1024, descriptors // 8))
         upstreams = Upstreams(self.loop, ports=ports, limit=min(8192, descriptors // 2))
         gate = Gate(self.loop, self.ledger, Elements(self.reconciler.owner))
-        vetting = Vetting(zones, admission(config, self.reconciler.endpoint_addresses(config)), log.warning)
+        vetting = Vetting(zones, admission(config, self.reconciler.peers.endpoint_addresses(config)), log.warning)
         return Forwarder(self.loop, zones, local, Cache(config.cache_size), upstreams, gate, vetting)
 
     def _adjust(self, config: Config) -> None:

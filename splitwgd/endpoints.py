@@ -18,7 +18,8 @@ from splitwgd.forwarder import Forwarder
 from splitwgd.message import AAAA, A, question_for
 from splitwgd.names import parse_name
 from splitwgd.objects import Endpoint, Ip
-from splitwgd.reconciler import Peering, Reconciler
+from splitwgd.peers import Peering
+from splitwgd.reconciler import Reconciler
 
 log = logging.getLogger("splitwgd.endpoint")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries
@@ -74,7 +75,7 @@ class Endpoints:
             for state in states
             if state.handshake > time.time() - SILENT_AFTER
         }
-        return {p: e for p, e in names.items() if p not in self.reconciler.endpoints or p not in fresh}
+        return {p: e for p, e in names.items() if p not in self.reconciler.peers.endpoints or p not in fresh}
 
     async def _resolve(self, peering: Peering, endpoint: Endpoint) -> bool:
         address, trouble = None, "no address"
@@ -92,7 +93,7 @@ class Endpoints:
             return False
         self._complaints.pop(peering, None)
         target = Endpoint(str(address), endpoint.port)
-        if self.reconciler.endpoints.get(peering) != target:
+        if self.reconciler.peers.endpoints.get(peering) != target:
             log.info("the endpoint %s is at %s", endpoint.host, target)
             await self.reconciler.aim(peering, target)
             self.moved()

@@ -10,10 +10,8 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Concatenate, ParamSpec, TypeVar
 
 from splitwgd.config import Config
 from splitwgd.diff import Diff, compare, is_closed, is_closing
@@ -21,15 +19,14 @@ from splitwgd.errors import KernelError, SplitwgError
 from splitwgd.events import Events, Heard
 from splitwgd.kernel import Kernel, Observed
 from splitwgd.learned import Ledger, Place
-from splitwgd.objects import Device, Downlink, Endpoint, Object, PeerState, Surroundings, Table
+from splitwgd.objects import Device, Downlink, Endpoint, PeerState, Surroundings, Table
 from splitwgd.owner import Owner
+from splitwgd.peers import Peering, Peers
 from splitwgd.plan import Plan, make_plan
 from splitwgd.ruleset import TABLE
+from splitwgd.worker import Worker
 
 log = logging.getLogger("splitwgd.kernel")
-P = ParamSpec("P")
-T = TypeVar("T")
-Peering = tuple[str, bytes]  # a link and a peer's public key
 
 SETTLE = 0.01  # seconds after an event before looking, so that a burst is one repair
 ROUNDS = 3  # of observe and apply, for what changes meanwhile
@@ -53,26 +50,16 @@ class Reconciler:
         self._shut: frozenset[str] = frozenset()  # links that could not be opened
         self.trouble = ""  # why the tunnel is not as wanted, for status; empty when it is
         self.repairs = 0
-        self.endpoints: dict[Peering, Endpoint] = {}  # names that have been resolved
-        self._aimed: dict[Peering, Endpoint] = {}
-        self._here = Surroundings()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="kernel")
-        self._kernel: Kernel | None = None
+        self._worker = Worker(loop, self.owner)
+        self._run = self._worker.run
+        self.peers = Peers(self._worker)
         self._lock = asyncio.Lock()
         self._stirred = asyncio.Event()
         self.heard: Callable[[], None] = lambda: None  # called when the network has changed
         self._events: Events | None = None
         self._look_at_elements = False
 
-    async def _run(self, step: Callable[Concatenate[Kernel, P], T], *arguments: P.args, **options: P.kwargs) -> T:
-        """One blocking step, on the worker, where the hands live."""
-
-        def work() -> T:
-            if self._kernel is None:
-                self._kernel = Kernel(self.owner)
-            return step(self._kernel, *arguments, **options)
-
-        return await self.loop.run_in_executor(self._worker, work)
+    # -- verbs
 
     async def start(self, config: Config, all_lost: Callable[[], None] = lambda: None) -> None:
         """Takes over what a former process left, and makes the kernel as planned.
@@ -111,7 +98,7 @@ class Reconciler:
     async def take_down(self, links: frozenset[str]) -> None:
         """These links away (or back, when the set is empty); everything else stays closed."""
         self.down = links
-        self._aimed = {}
+        self.peers.forget()
         if self.config is not None:
             await self.shrink_to(self.config)
 
@@ -140,16 +127,6 @@ class Reconciler:
                 found[tunnel.link] = []
         return found
 
-    def endpoint_addresses(self, config: Config) -> set[bytes]:
-        """Where the peers are reached, as far as that is known; in network order."""
-        found = set()
-        for tunnel in config.tunnels:
-            for peer in tunnel.wireguard.peers:
-                target = self._target(tunnel.link, peer.public_key, peer.endpoint)
-                if target is not None:
-                    found.add(ip_address(target.host).packed)
-        return found
-
     async def surroundings(self) -> Surroundings:
         """This machine's addresses, gateways and links."""
         return await self._run(Kernel.surroundings)
@@ -162,9 +139,12 @@ class Reconciler:
 
     async def aim(self, peering: Peering, endpoint: Endpoint) -> None:
         """A peer's name has been resolved to this."""
-        self.endpoints[peering] = endpoint
+        self.peers.endpoints[peering] = endpoint
         async with self._lock:
-            await self._aim()
+            if self.config is not None:
+                await self.peers.aim(self.config, self.plan)
+
+    # -- one reconciliation
 
     async def _apply(self, config: Config | None) -> None:
         """Makes the kernel hold what `config` (None: the one in force) wants, and what has to stay beside it."""
@@ -188,7 +168,7 @@ class Reconciler:
                 plan = await self._make_plan(config)
                 await self._close(config, plan)
             self.plan, self.config = plan, config
-            await self._aim()
+            await self.peers.aim(config, plan)
 
     async def _close(self, config: Config, plan: Plan) -> None:
         """Makes of the plan what closes."""
@@ -205,9 +185,8 @@ class Reconciler:
         facts = await self._run(Kernel.facts, config, self.down)
         facts = replace(facts, shut=self._shut, downlinks=self.downlinks)
         self._broken = facts.broken
-        return self._before | Plan.of(
-            self._resolved(obj) if isinstance(obj, Device) else obj for obj in make_plan(config, facts).objects.values()
-        )
+        objects = make_plan(config, facts).objects.values()
+        return self._before | Plan.of(self.peers.resolved(o) if isinstance(o, Device) else o for o in objects)
 
     async def _grow_and_shrink(self, config: Config, plan: Plan) -> None:
         for _ in range(ROUNDS):
@@ -223,46 +202,7 @@ class Reconciler:
         if diff := compare(plan, observed.plan):
             raise KernelError(f"the kernel does not keep what it was told:\n{diff}")
 
-    def _resolved(self, device: Device) -> Object:
-        peers = frozenset(
-            replace(peer, endpoint=self._target(device.link, peer.public_key, peer.endpoint)) for peer in device.peers
-        )
-        return replace(device, peers=peers)
-
-    def _target(self, link: str, public_key: bytes, endpoint: Endpoint | None) -> Endpoint | None:
-        if endpoint is None or endpoint.is_literal:
-            return endpoint
-        return self.endpoints.get((link, public_key))
-
-    async def _aim(self) -> None:
-        """Points peers at endpoints that are new; one that roamed by itself is left where it is."""
-        assert self.config is not None
-        for tunnel in self.config.tunnels:
-            if ("device", tunnel.link) not in self.plan.objects:
-                continue
-            for peer in tunnel.wireguard.peers:
-                peering = (tunnel.link, peer.public_key)
-                target = self._target(*peering, peer.endpoint)
-                if target is None or self._aimed.get(peering) == target:
-                    continue
-                try:
-                    await self._run(Kernel.aim, *peering, target)
-                    self._aimed[peering] = target
-                except KernelError as error:
-                    log.warning("%s", error)
-
-    async def _follow(self, config: Config) -> None:
-        """Where this machine has moved: the endpoints are set to what they are. wireguard-go sends from the address
-        that it was last reached at, and from one that is gone nothing leaves; one that is set has none yet."""
-        before, self._here = self._here, await self._run(Kernel.surroundings)
-        links = () if self._here == before else (tunnel.link for tunnel in config.tunnels)
-        for link in (link for link in links if ("device", link) in self.plan.objects):
-            try:
-                for state in await self._run(Kernel.states, link):
-                    if state.endpoint is not None:
-                        await self._run(Kernel.aim, link, state.public_key, state.endpoint)
-            except KernelError as error:  # its process has died, which is put right next
-                log.debug("%s", error)
+    # -- repair
 
     def listen(self, unheard: int) -> None:
         """From now on netlink events wake `keep`; not those of the socket with this netlink port."""
@@ -313,7 +253,7 @@ class Reconciler:
             observed = await self._run(Kernel.observe, config, elements=look)
             lost = compare(await self._make_plan(config), observed.plan)
             missing = await self._put_back(before, observed)
-            await self._follow(config)
+            await self.peers.follow(config, self.plan)
         if missing:
             log.warning("putting back %d addresses that something else took out of their sets", missing)
             self.repairs += 1
@@ -322,7 +262,7 @@ class Reconciler:
             return False
         if not self.trouble:
             log.warning("putting right what something else changed:\n%s", lost)
-        self._aimed = {}
+        self.peers.forget()
         await self._apply(None)
         self.repairs += 1
         return True
@@ -344,7 +284,4 @@ class Reconciler:
             for sock in self._events.sockets:
                 self.loop.remove_reader(sock.fileno())
             self._events.close()
-        if self._kernel is not None:
-            await self._run(Kernel.close)
-        self._worker.shutdown()
-        self.owner.close()
+        await self._worker.close()

@@ -42,7 +42,7 @@ class Whereabouts:
 
     def admission(self, config: Config) -> Admission:
         """What tunneled names may not lead to."""
-        return admission(config, self.surroundings.addresses | self.reconciler.endpoint_addresses(config))
+        return admission(config, self.surroundings.addresses | self.reconciler.peers.endpoint_addresses(config))
 
     def changed(self) -> None:
         """The network has changed, or may have."""

@@ -42,6 +42,7 @@ class World:
         self.upstreams = self
         self.config = config
         self.endpoints: dict[tuple[str, bytes], Endpoint] = {}
+        self.peers = self
 
     def ask(self, query: Query, group: Group, done: Done) -> None:
         self.asked.append((to_text(query.name), query.qtype, group.name))

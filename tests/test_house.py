@@ -86,7 +86,7 @@ FLOORS = (
     (
         "rooms",
         {
-            *("kernel", "reconciler", "gate", "waiting", "forwarder", "endpoints"),
+            *("kernel", "worker", "peers", "reconciler", "gate", "waiting", "forwarder", "endpoints"),
             *("memory", "whereabouts", "guard", "status"),
         },
     ),

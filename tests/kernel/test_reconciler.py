@@ -48,7 +48,7 @@ def play(space: Space, story: Story, ledger: Ledger | None = None) -> None:
         try:
             await story(reconciler)
         finally:
-            kernel = reconciler._kernel
+            kernel = reconciler._worker.kernel
             await reconciler.close()
             end_inhabitants(space.name)
             await eventually(lambda: kernel is None or collected(kernel))
@@ -637,10 +637,10 @@ def test_where_the_peers_are_reached_is_known_as_far_as_it_can_be(space: Space) 
     config = make_config(wg=WG.replace("198.51.100.130:51820", "vpn.example.net:51820") + peers)
 
     async def story(reconciler: Reconciler) -> None:
-        assert reconciler.endpoint_addresses(config) == {ip("2001:db8::9").packed}
+        assert reconciler.peers.endpoint_addresses(config) == {ip("2001:db8::9").packed}
         await reconciler.start(config)
         await reconciler.aim(PEERING, Endpoint("192.0.2.9", 51820))
-        assert reconciler.endpoint_addresses(config) == {ip("2001:db8::9").packed, ip("192.0.2.9").packed}
+        assert reconciler.peers.endpoint_addresses(config) == {ip("2001:db8::9").packed, ip("192.0.2.9").packed}
 
     play(space, story)
 
@@ -676,15 +676,15 @@ def test_wireguard_sends_from_where_this_machine_is_now(space: Space, move: str)
     async def story(reconciler: Reconciler) -> None:
         await reconciler.start(make_config())
         sh(f"wg set wg0 peer {text_of(key(2))} endpoint {roamed}")
-        reconciler._here = await reconciler.surroundings()
-        run = reconciler._run
+        reconciler.peers._here = await reconciler.surroundings()
+        run = reconciler.peers.worker.run
 
         async def spied(step: Any, *arguments: Any, **options: Any) -> Any:
             if step is Kernel.aim:
                 seen.append(arguments[-1])
             return await run(step, *arguments, **options)
 
-        reconciler._run = spied  # type: ignore[method-assign]
+        reconciler.peers.worker.run = spied  # type: ignore[method-assign]
 
         async def again() -> bool:
             return bool(seen)

@@ -219,7 +219,7 @@ def macs(lab: Lab) -> tuple[bytes, bytes]:
 
 
 def test_row_27_nobody_on_the_uplink_finds_the_tunnels_own_address(crate: Machine) -> None:
-    """1,000 packets to it, UDP and TCP; the control shows that such packets are answered at another address."""
+    """1,000 packets to it, by UDP; the control shows that such packets are answered at another address."""
     lab = crate.lab
     mac, own = macs(lab)
     ours = ("10.1.0.2", "fd00:10:1::2")
