@@ -126,7 +126,7 @@ demo)
 test)
     shift
     if [ "$(id -u)" = 0 ]; then
-        install_system dnsperf:dnsperf strace:strace
+        install_system dnsperf:dnsperf strace:strace systemd-nspawn:systemd-container
         install_python
         unpack_server unbound
         enclosed .venv/bin/python -m pytest "$@"
