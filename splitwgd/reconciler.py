@@ -151,24 +151,27 @@ class Reconciler:
         async with self._lock:
             if (config := config or self.config) is None:  # only here: a reload may have had the lock
                 return
+            await self._make_so(config, await self._make_plan(config))
+
+    async def _make_so(self, config: Config, plan: Plan, just_seen: Observed | None = None) -> None:
+        """The lock is the caller's. just_seen: what the kernel holds, if somebody has just looked."""
+        try:
+            await self._grow_and_shrink(config, plan, just_seen)
+            self._say("; ".join(self._broken.values()))
+            shut = frozenset[str]()
+        except SplitwgError as error:
+            # Closed, it can be used: what opens it is tried again by `keep`.
+            observed = await self._run(Kernel.observe, config)
+            if not is_closed(plan, observed.plan):
+                raise
+            self._say(str(error))
+            shut = plan.links() - observed.plan.links()
+        if shut != self._shut:
+            self._shut = shut
             plan = await self._make_plan(config)
-            try:
-                await self._grow_and_shrink(config, plan)
-                self._say("; ".join(self._broken.values()))
-                shut = frozenset[str]()
-            except SplitwgError as error:
-                # Closed, it can be used: what opens it is tried again by `keep`.
-                observed = await self._run(Kernel.observe, config)
-                if not is_closed(plan, observed.plan):
-                    raise
-                self._say(str(error))
-                shut = plan.links() - observed.plan.links()
-            if shut != self._shut:
-                self._shut = shut
-                plan = await self._make_plan(config)
-                await self._close(config, plan)
-            self.plan, self.config = plan, config
-            await self.peers.aim(config, plan)
+            await self._close(config, plan)
+        self.plan, self.config = plan, config
+        await self.peers.aim(config, plan)
 
     async def _close(self, config: Config, plan: Plan) -> None:
         """Makes of the plan what closes."""
@@ -188,16 +191,18 @@ class Reconciler:
         objects = make_plan(config, facts).objects.values()
         return self._before | Plan.of(self.peers.resolved(o) if isinstance(o, Device) else o for o in objects)
 
-    async def _grow_and_shrink(self, config: Config, plan: Plan) -> None:
+    async def _grow_and_shrink(self, config: Config, plan: Plan, just_seen: Observed | None) -> None:
         for _ in range(ROUNDS):
-            observed = await self._run(Kernel.observe, config)
-            diff = compare(plan, observed.plan)
+            if just_seen is None:
+                just_seen = await self._run(Kernel.observe, config)
+            diff = compare(plan, just_seen.plan)
             if not diff:
                 return
             log.debug("changes:\n%s", diff)
             remake = any(isinstance(put.wanted, Table) for put in diff.grow)
             await self._run(Kernel.grow, diff, self.ledger.elements(self.loop.time()) if remake else [])
             await self._run(Kernel.shrink, diff)
+            just_seen = None
         observed = await self._run(Kernel.observe, config)
         if diff := compare(plan, observed.plan):
             raise KernelError(f"the kernel does not keep what it was told:\n{diff}")
@@ -251,21 +256,21 @@ class Reconciler:
             look, self._look_at_elements = self._look_at_elements, False
             before = self.ledger.places() if look else set()
             observed = await self._run(Kernel.observe, config, elements=look)
-            lost = compare(await self._make_plan(config), observed.plan)
+            plan = await self._make_plan(config)
+            lost = compare(plan, observed.plan)
             missing = await self._put_back(before, observed)
+            if lost:
+                if not self.trouble:
+                    log.warning("putting right what something else changed:\n%s", lost)
+                self.peers.forget()
+                await self._make_so(config, plan, observed)
+            else:
+                self._say("; ".join(self._broken.values()))
             await self.peers.follow(config, self.plan)
         if missing:
             log.warning("putting back %d addresses that something else took out of their sets", missing)
-            self.repairs += 1
-        if not lost:
-            self._say("; ".join(self._broken.values()))
-            return False
-        if not self.trouble:
-            log.warning("putting right what something else changed:\n%s", lost)
-        self.peers.forget()
-        await self._apply(None)
-        self.repairs += 1
-        return True
+        self.repairs += bool(missing) + bool(lost)
+        return bool(lost)
 
     async def _put_back(self, before: set[Place], observed: Observed) -> int:
         """Learned addresses that should be in their sets and are not; of a set that is gone, _apply sees to it."""
