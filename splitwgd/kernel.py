@@ -183,6 +183,10 @@ class Kernel:
         elif "persist" in self._owner.flags():
             self._owner.take()
 
+    def forget_questions(self) -> None:
+        """Has flows to DNS servers that are older than the redirect decided anew."""
+        self._netlink.forget_questions()
+
     def end_flows(self, addresses: Iterable[Ip], mark: int, routing: Routing) -> None:
         """Ends what goes to these addresses and bears the mark."""
         self._netlink.end_flows(addresses, mark, routing.fwmask, routing.ended)

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from pyroute2 import IPRoute, NFCTSocket
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
 from splitwgd.downlinks import candidates
 from splitwgd.errors import KernelError, MachineError
@@ -39,6 +40,7 @@ _VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
 _UNICAST, _BLACKHOLE = 1, 6  # rtm_type, include/uapi/linux/rtnetlink.h
 _TO_TABLE, _INVERT = 1, 0x2  # FR_ACT_TO_TBL, FIB_RULE_INVERT, include/uapi/linux/fib_rules.h
 _UP = 0x1  # IFF_UP
+_DST_NAT = 1 << 5  # IPS_DST_NAT, include/uapi/linux/netfilter/nf_conntrack_common.h
 _LINK_SCOPE = 253  # RT_SCOPE_LINK
 _DOUBTED = 0x40 | 0x08  # IFA_F_TENTATIVE, IFA_F_DADFAILED: nobody can listen there
 
@@ -281,6 +283,24 @@ class Netlink:
                     except NetlinkError as error:
                         if error.code != errno.ENOENT:  # it ended by itself
                             raise _explained("conntrack", error) from error
+
+    @_translated
+    def forget_questions(self) -> None:
+        """Deletes the entries of flows to port 53 that no NAT has led anywhere: NAT decides by a flow's first packet,
+        and the next one is that then."""
+        for family in _FAMILIES.values():
+            with NFCTSocket(nfgen_family=family) as conntrack:
+                for protocol in (socket.IPPROTO_UDP, socket.IPPROTO_TCP):
+                    asked = NFCTAttrTuple(family=family, proto=protocol, dport=53)
+                    # The kernel selects: there may be a quarter of a million flows.
+                    for flow in list(conntrack.dump(tuple_orig=asked)):
+                        if flow.get_attr("CTA_STATUS") & _DST_NAT:
+                            continue
+                        try:
+                            conntrack.entry("del", tuple_orig=flow.get_attr("CTA_TUPLE_ORIG"))
+                        except NetlinkError as error:
+                            if error.code != errno.ENOENT:  # it ended by itself
+                                raise _explained("conntrack", error) from error
 
     def _do(self, what: str, change: Callable[[], object], verb: str = "add") -> None:
         """Runs one change. That it is so already, or gone already, is what was wanted."""

@@ -48,6 +48,7 @@ class Reconciler:
         self._before = Plan.empty()  # what has to stay beside the plan, between growing and shrinking
         self._broken: Mapping[str, str] = {}  # links that cannot be used, and why
         self._shut: frozenset[str] = frozenset()  # links that could not be opened
+        self._led = False  # whether questions are redirected
         self.trouble = ""  # why the tunnel is not as wanted, for status; empty when it is
         self.repairs = 0
         self._worker = Worker(loop, self.owner)
@@ -71,8 +72,11 @@ class Reconciler:
         await self._run(Kernel.take_over)
         observed = await self._run(Kernel.observe, config, elements=True)
         self.ledger.restore(observed.elements, self.loop.time())
-        if ("table", TABLE) not in observed.plan.objects:
-            all_lost()
+        match observed.plan.objects.get(("table", TABLE)):
+            case Table(chains=chains):
+                self._led = any(chain.name == "output_nat" and chain.rules for chain in chains)
+            case _:
+                all_lost()
         await self._apply(config)
 
     async def grow_to(self, config: Config) -> None:
@@ -172,6 +176,16 @@ class Reconciler:
             await self._close(config, plan)
         self.plan, self.config = plan, config
         await self.peers.aim(config, plan)
+        await self._lead_old_questions(config.redirect)
+
+    async def _lead_old_questions(self, redirect: bool) -> None:
+        """Once, when the redirect is there: what began before it is refused, until its entry is gone."""
+        if redirect and not self._led:
+            try:
+                await self._run(Kernel.forget_questions)
+            except SplitwgError as error:
+                log.warning("DNS flows from before are refused until they pause: %s", error)
+        self._led = redirect
 
     async def _close(self, config: Config, plan: Plan) -> None:
         """Makes of the plan what closes."""

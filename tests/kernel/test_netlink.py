@@ -294,3 +294,17 @@ def test_the_foreign_world_of_these_tests_is_there(netlink: Netlink) -> None:
     sh(FOREIGN)
     assert len([rule for rule in json_of("ip -j rule") if rule["priority"] in (100, 101)]) == 2
     assert netlink.observe(()) == []
+
+
+def test_questions_that_no_nat_has_led_are_forgotten_and_no_other_flow(netlink: Netlink) -> None:
+    kept = ["-d 203.0.113.2 -p udp --dport 54", "-d 203.0.113.3 -p tcp --dport 443 --state ESTABLISHED"]
+    kept += ["-d 203.0.113.4 -p udp --dport 53 --dst-nat 198.51.100.7"]
+    gone = ["-d 203.0.113.5 -p udp --dport 53", "-d 203.0.113.6 -p tcp --dport 53 --state ESTABLISHED"]
+    gone += ["-d 2001:db8::5 -p udp --dport 53"]
+    for flow in (*kept, *gone):
+        source = "2001:db8::1" if "2001:db8::" in flow else "198.51.100.1"
+        sh(f"conntrack -I -s {source} {flow} --sport 1024 --timeout 99")
+    netlink.forget_questions()
+    left = sh("conntrack -L; conntrack -L -f ipv6")
+    there = {flow: flow.split()[1] in left for flow in (*kept, *gone)}
+    assert there == dict.fromkeys(kept, True) | dict.fromkeys(gone, False)
