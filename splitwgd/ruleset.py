@@ -189,6 +189,12 @@ def _last_door(config: Config, bits: Bits) -> Rules:
     for tunnel in config.tunnels:
         match = f'{bits.has(tunnel.mark)} oifname != "{tunnel.link}"'
         rules.append(rule(f"{match} counter drop", "nothing tunneled leaves by another link"))
+        for family, protocol in FAMILY.items():
+            # A refusal of ours goes to the address that the connection had; without the link that is not local.
+            own = braces(a.ip for a in tunnel.wireguard.addresses if a.version == family)
+            if own:
+                match = f'{protocol} daddr {own} oifname != "{tunnel.link}"'
+                rules.append(rule(f"{match} counter drop", "the tunnel's own address is nobody's beyond another link"))
         syn = f'oifname "{tunnel.link}" tcp flags & (syn | rst) == syn'
         rules.append(rule(f"{syn} tcp option maxseg size set rt mtu", "the MSS was chosen for the uplink"))
     return tuple(rules)
