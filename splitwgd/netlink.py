@@ -275,14 +275,11 @@ class Netlink:
                 target = ip and (ip.get_attr("CTA_IP_V4_DST") or ip.get_attr("CTA_IP_V6_DST"))
                 if target and str(ip_address(target)) in targets:
                     ports = original.get_attr("CTA_TUPLE_PROTO")
-                    try:
-                        if ports and ports.get_attr("CTA_PROTO_NUM") == socket.IPPROTO_TCP:
-                            conntrack.entry("set", tuple_orig=original, mark=ended, mark_mask=mask)
-                        else:
-                            conntrack.entry("del", tuple_orig=original)
-                    except NetlinkError as error:
-                        if error.code != errno.ENOENT:  # it ended by itself
-                            raise _explained("conntrack", error) from error
+                    change = functools.partial(conntrack.entry, "del", tuple_orig=original)
+                    if ports and ports.get_attr("CTA_PROTO_NUM") == socket.IPPROTO_TCP:
+                        marked = {"mark": ended, "mark_mask": mask}
+                        change = functools.partial(conntrack.entry, "set", tuple_orig=original, **marked)
+                    self._do("conntrack", change, "del")  # it may have ended by itself
 
     @_translated
     def forget_questions(self) -> None:
@@ -294,13 +291,10 @@ class Netlink:
                     asked = NFCTAttrTuple(family=family, proto=protocol, dport=53)
                     # The kernel selects: there may be a quarter of a million flows.
                     for flow in list(conntrack.dump(tuple_orig=asked)):
-                        if flow.get_attr("CTA_STATUS") & _DST_NAT:
-                            continue
-                        try:
-                            conntrack.entry("del", tuple_orig=flow.get_attr("CTA_TUPLE_ORIG"))
-                        except NetlinkError as error:
-                            if error.code != errno.ENOENT:  # it ended by itself
-                                raise _explained("conntrack", error) from error
+                        if not flow.get_attr("CTA_STATUS") & _DST_NAT:
+                            original = flow.get_attr("CTA_TUPLE_ORIG")
+                            change = functools.partial(conntrack.entry, "del", tuple_orig=original)
+                            self._do("conntrack", change, "del")
 
     def _do(self, what: str, change: Callable[[], object], verb: str = "add") -> None:
         """Runs one change. That it is so already, or gone already, is what was wanted."""

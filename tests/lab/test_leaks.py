@@ -66,6 +66,23 @@ def test_the_control_without_the_daemon_everything_is_seen(machine: Machine) -> 
     assert seen.questions("tunneled.example")
 
 
+def test_nothing_for_the_tunnels_own_address_leaves_while_the_link_is_gone(machine: Machine) -> None:
+    """As the reset of a connection that had it would: the address is not local then, and the uplink has the route."""
+    own = ("10.1.0.2", "fd00:10:1::2")
+    knock = "import socket, sys; a = sys.argv[1]; socket.socket(10 if ':' in a else 2, 2).sendto(b'x', (a, 9))"
+
+    def seen() -> set[str]:
+        with machine.lab.capture() as wire:
+            for address in own:
+                machine.lab.client.run("python3", "-c", knock, address, check=False)  # who is dropped may be told so
+        return {packet.dst for packet in wire.from_client_to(*own)}
+
+    assert seen() == set(own), "the control: nobody holds them back"
+    machine.start()
+    machine.splitwg("down")
+    assert seen() == set()
+
+
 @pytest.mark.parametrize("kind", ["A", "AAAA"])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_300_names_are_tunneled_from_the_first_packet_on(machine: Machine, transport: str, kind: str) -> None:
