@@ -28,7 +28,7 @@ class Uapi:
     """The children that we started, and every link that answers on a socket."""
 
     def __init__(self) -> None:
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def make(self, link: str) -> None:
         """Starts a child that makes the link. Raises MachineError when there is no program for it."""
@@ -60,11 +60,12 @@ class Uapi:
                     reason = words[-1] if words else "it said nothing"
                     raise KernelError(f"{program[0]} {link} did not start: {reason}")
                 time.sleep(0.01)
-        self._children[link] = child
+        self._children.append(child)
 
     def reap(self) -> None:
         """Collects children that have ended, so that none stays a zombie."""
-        self._children = {link: child for link, child in self._children.items() if child.poll() is None}
+        # One whose link is gone may still be ending while its successor runs: it is collected next time.
+        self._children = [child for child in self._children if child.poll() is None]
 
     def answers(self, link: str) -> bool:
         """Whether a userspace WireGuard listens for this link."""

@@ -130,7 +130,7 @@ def test_a_device_can_be_configured_without_knowing_what_was_there(go: Uapi) -> 
 
 @needs_go
 def test_it_ends_with_its_link_and_leaves_no_zombie(go: Uapi) -> None:
-    (child,) = go._children.values()
+    (child,) = go._children
     sh("ip link del wg0")
 
     def gone() -> bool:
@@ -145,7 +145,7 @@ def test_it_ends_with_its_link_and_leaves_no_zombie(go: Uapi) -> None:
 
 @needs_go
 def test_its_link_ends_with_it_and_it_can_be_made_again(go: Uapi) -> None:
-    (child,) = go._children.values()
+    (child,) = go._children
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     assert not sh("ip link show wg0", check=False)
@@ -156,8 +156,26 @@ def test_its_link_ends_with_it_and_it_can_be_made_again(go: Uapi) -> None:
 
 
 @needs_go
+def test_one_that_ends_late_is_collected_beside_its_successor(go: Uapi) -> None:
+    (first,) = go._children
+    os.kill(first.pid, signal.SIGSTOP)
+    sh("ip link del wg0")
+    os.unlink("/run/wireguard/wg0.sock")
+    go.make("wg0")
+    _, second = go._children
+    os.kill(first.pid, signal.SIGKILL)
+
+    def collected() -> bool:
+        go.reap()
+        return go._children == [second]
+
+    wait_until(collected)
+    assert first.returncode == -signal.SIGKILL
+
+
+@needs_go
 def test_it_outlives_its_maker(go: Uapi) -> None:
-    (child,) = go._children.values()
+    (child,) = go._children
     assert os.getsid(child.pid) == child.pid
 
 
@@ -184,7 +202,7 @@ def test_a_program_that_fails_is_quoted(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(KernelError, match=f"{program} wg0 {words}"):
         uapi.make("wg0")
-    assert uapi._children == {}
+    assert uapi._children == []
 
 
 def test_a_program_that_never_answers_is_ended(uapi: Uapi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
