@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from ipaddress import ip_address
 
-from splitwgd.config import Config
+from splitwgd.config import Config, Tunnel
 from splitwgd.errors import KernelError
 from splitwgd.kernel import Kernel
 from splitwgd.objects import Device, Endpoint, Surroundings
@@ -35,6 +35,16 @@ class Peers:
                 if target is not None:
                     found.add(ip_address(target.host).packed)
         return found
+
+    def nowhere(self, config: Config) -> set[str]:
+        """Links all of whose peers are reached by names that nobody knows yet: nothing can leave by them."""
+        return {tunnel.link for tunnel in config.tunnels if self._leads_nowhere(tunnel)}
+
+    def _leads_nowhere(self, tunnel: Tunnel) -> bool:
+        peers = tunnel.wireguard.peers
+        return bool(peers) and all(
+            peer.endpoint and not self._target(tunnel.link, peer.public_key, peer.endpoint) for peer in peers
+        )
 
     def resolved(self, device: Device) -> Device:
         """The device with addresses in the place of names; a name that nobody knows yet is left out."""

@@ -92,7 +92,7 @@ class Facts:
     down: links that the user took down.
     broken: links that cannot be used, with the reason.
     ownable: the kernel knows tables that only their owner changes, and that outlive it.
-    shut: links that could not be opened when it was tried last.
+    shut: links that could not be opened when it was tried last, or have nobody to reach yet.
     downlinks: those on which questions of others are answered.
     """
 

@@ -142,11 +142,13 @@ class Reconciler:
         return observed, compare(self.plan, observed.plan)
 
     async def aim(self, peering: Peering, endpoint: Endpoint) -> None:
-        """A peer's name has been resolved to this."""
+        """A peer's name has been resolved to this. If it was its tunnel's first, the tunnel is no longer refused."""
         self.peers.endpoints[peering] = endpoint
-        async with self._lock:
-            if self.config is not None:
-                await self.peers.aim(self.config, self.plan)
+        try:
+            await self._apply(None)
+        except SplitwgError as error:
+            self._say(str(error))  # which `keep` tries again
+            self._stirred.set()
 
     # -- one reconciliation
 
@@ -200,7 +202,8 @@ class Reconciler:
 
     async def _make_plan(self, config: Config) -> Plan:
         facts = await self._run(Kernel.facts, config, self.down)
-        facts = replace(facts, shut=self._shut, downlinks=self.downlinks)
+        nowhere = self.peers.nowhere(config) - facts.adopted.keys()
+        facts = replace(facts, shut=self._shut | nowhere, downlinks=self.downlinks)
         self._broken = facts.broken
         objects = make_plan(config, facts).objects.values()
         return self._before | Plan.of(self.peers.resolved(o) if isinstance(o, Device) else o for o in objects)

@@ -53,6 +53,18 @@ def test_a_name_is_left_out_until_it_is_known() -> None:
     assert peers.endpoint_addresses(LITERAL) == {ip("198.51.100.130").packed}
 
 
+def test_a_link_leads_nowhere_until_the_first_of_its_peers_is_known() -> None:
+    peers = Peers(cast(Worker, Told()))
+    (tunnel,) = NAMED.tunnels
+    caller = replace(tunnel.wireguard.peers[0], public_key=bytes(32), endpoint=None)
+    waiting = replace(tunnel, wireguard=replace(tunnel.wireguard, peers=(*tunnel.wireguard.peers, caller)))
+    assert peers.nowhere(NAMED) == {"wg0"}
+    assert not peers.nowhere(LITERAL)
+    assert not peers.nowhere(replace(NAMED, tunnels=(waiting,))), "one without an endpoint may call us"
+    peers.endpoints["wg0", KEY] = RESOLVED
+    assert not peers.nowhere(NAMED)
+
+
 def test_a_peer_is_aimed_once_and_again_when_its_link_may_be_new_or_it_failed() -> None:
     told = Told()
     peers = Peers(cast(Worker, told))

@@ -163,11 +163,13 @@ def test_the_status_tells_what_is_wanted_held_and_when_the_last_handshake_was(ma
 def test_an_endpoint_by_name_is_resolved_in_the_end_and_closed_meanwhile(machine: Machine) -> None:
     lab = machine.lab
     lab.client.write(WIREGUARD, lab.wg_conf_with("vpn.example:51820"), 0o600)
-    machine.configure(CONFIG.replace('"blocked.example"', '"vpn.example"'))
+    machine.configure(CONFIG.replace('"blocked.example"', '"vpn.example"') + 'networks = ["203.0.113.10"]\n')
     with lab.dns_silent("203.0.113.53"), lab.dns_silent("203.0.113.54"):
         machine.start()
         assert machine.rcode("tunneled.example") == "SERVFAIL"
         machine.wait_for_log("cannot be resolved yet")
+        refused = lab.client.run("curl", "-sS", "--max-time", "4", "http://203.0.113.10/", check=False)
+        assert refused.returncode == 7, refused.stderr  # refused; 28 is a time-out
     machine.wait_for(lambda: machine.dig("tunneled.example") == ["203.0.113.10"], "the endpoint's name")
     assert lab.caller("203.0.113.10") == lab.vpn_v4
     machine.wait_for(lambda: not machine.dig("vpn.example"), "what is known of the endpoint to hold for answers")
