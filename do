@@ -9,7 +9,7 @@ usage() {
 usage: sudo ./do demo [--keep]   a small internet on this machine, and the article's four tests in it
        sudo ./do test [ARG...]   all tests (without root: only those that need none); ARGs go to pytest
        sudo ./do vmtest [ARG...] the tests of WireGuard in the kernel, on a Debian kernel under qemu
-       sudo ./do leaktest [--json FILE] [SCENARIO...]
+       sudo ./do leaktest [--json FILE] [--times N] [SCENARIO...]
                                  what leaves in clear while things happen, beside the set-up of the article
        sudo ./do leaktest --chaos [--seed N] [--minutes M]
                                  the same while faults happen at random, for 10 minutes

@@ -16,8 +16,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
-from itertools import count
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, count
 
 from .article import Article
 from .capture import Packet, Seen
@@ -148,6 +148,23 @@ class Result:
         whole = "never" if self.whole_after is None else f"{self.whole_after:.1f} s" if self.whole_after else "at once"
         counts = (self.packets, self.questions, self.lost, len(self.broken))
         return ["yes" if self.works else "no", *(f"{number}" for number in counts), whole]
+
+
+def total(results: Sequence[Result]) -> Result:
+    """The same scenario, played so often: what was counted is summed, and the slowest tells when all was whole."""
+    wholes = [each.whole_after for each in results]
+    return replace(
+        results[0],
+        works=all(each.works for each in results),
+        packets=sum(each.packets for each in results),
+        questions=sum(each.questions for each in results),
+        lost=sum(each.lost for each in results),
+        broken=tuple(chain.from_iterable(each.broken for each in results)),
+        whole_after=None if None in wholes else max(whole for whole in wholes if whole is not None),
+        open_for=max(each.open_for for each in results),
+        leaks=tuple(chain.from_iterable(each.leaks for each in results))[:5],
+        trouble=tuple(chain.from_iterable(each.trouble for each in results)),
+    )
 
 
 class Scene:
@@ -364,16 +381,26 @@ def _subject(name: str, lab: Lab) -> Ours | Article:
     return Ours(Machine(lab)) if name == Ours.name else Article(lab)
 
 
-def run(scenarios: Sequence[Scenario], subjects: Sequence[str]) -> Rows:
-    """Each scenario with each subject, told on stderr as it goes."""
+def run(scenarios: Sequence[Scenario], subjects: Sequence[str], times: int) -> Rows:
+    """Each scenario with each subject, so often, told on stderr as it goes."""
     rows: Rows = {}
     for number, scenario in enumerate(scenarios, 1):
         row = rows[scenario.__name__] = {}
         for name in subjects:
             _say(f"{number:2}/{len(scenarios)}  {scenario.__name__:26} {name:14}", end="")
-            told = row[name] = _one(scenario, name)
+            told = row[name] = _repeated(scenario, name, times)
             _say(told if isinstance(told, str) else " | ".join([*told.cells(), *told.trouble]))
     return rows
+
+
+def _repeated(scenario: Scenario, name: str, times: int) -> Result | str:
+    results = []
+    for _ in range(times):
+        result = _one(scenario, name)
+        if isinstance(result, str):
+            return result
+        results.append(result)
+    return total(results)
 
 
 def _one(scenario: Scenario, name: str) -> Result | str:
@@ -402,11 +429,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--chaos", action="store_true", help="instead of scenarios: faults at random")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="for the same faults again")
     parser.add_argument("--minutes", type=float, default=10, help="of chaos")
+    parser.add_argument("--times", type=int, default=1, help="each scenario so often, and the sums")
     parser.add_argument("--json", metavar="FILE", help="write all results there")
     parser.add_argument("scenario", nargs="*", help=f"only these of: {', '.join(names)}")
     options = parser.parse_args()
     if unknown := set(options.scenario) - set(names):
         parser.error(f"there is no {min(unknown)}")
+    if options.times < 1:
+        parser.error("--times is 1 or more")
     return options
 
 
@@ -418,7 +448,7 @@ def main() -> int:
     try:
         if options.chaos:
             return _play_chaos(options.seed, options.minutes)
-        rows = run(chosen, subjects)
+        rows = run(chosen, subjects, options.times)
     except NotEnclosed as error:
         _say(f"leaktest: {error}")
         return 2

@@ -6,11 +6,12 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from .chaos import OLD, chaos
-from .leaktest import ALL, ALL_TUNNELED, Ours, Scene, play
+from .leaktest import ALL, ALL_TUNNELED, Ours, Result, Scene, play, total
 from .machine import CONFIG, Machine
 from .misfortunes import conntrack_full, endpoint_unresolvable
 from .scenarios import (
@@ -46,6 +47,14 @@ def test_nothing_in_clear_while(scenario: Callable[[Scene], None], machine: Mach
     result = play(scenario, Ours(machine))
     assert (result.packets, result.questions) == (0, 0), result
     assert result.works, result
+
+
+def test_of_what_is_played_often_nothing_is_left_out_of_the_sum() -> None:
+    one = Result("steady", "splitwgd", True, 0, 0, 2, (), 0.1, 0.0, (), ())
+    two = Result("steady", "splitwgd", False, 3, 1, 1, ("plain",), 0.4, 0.2, ("0.10 s: seen",), ("in vain: v6",))
+    both = Result("steady", "splitwgd", False, 3, 1, 3, ("plain",), 0.4, 0.2, ("0.10 s: seen",), ("in vain: v6",))
+    assert total([one, two]) == both
+    assert total([one, replace(two, whole_after=None)]).whole_after is None
 
 
 @pytest.mark.timeout(150)
