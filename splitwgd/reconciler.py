@@ -245,7 +245,8 @@ class Reconciler:
             try:
                 changed = await self._repair()
             except SplitwgError as error:
-                log.error("repair failed: %s", error)
+                if str(error) != self.trouble:
+                    log.error("repair failed: %s", error)
                 self.trouble, changed = str(error), True
             if changed or self.trouble:
                 # Who fights has to wait; a tunnel that can be opened again, not for long.

@@ -1,4 +1,8 @@
-"""The hand on /proc/sys/net: which families there are, what is forwarded, and how strictly replies are filtered."""
+"""The hand on /proc/sys/net: which families there are, what is forwarded, and how strictly replies are filtered.
+
+What is not there is an answer, too; what cannot be read (no descriptor to be had) is an OSError: to take it for a no
+would have the plan do without IPv6.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ def has_ipv6() -> bool:
     """Whether this machine has IPv6: in the kernel, and not switched off for all links."""
     try:
         return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
-    except OSError:
+    except FileNotFoundError:
         return False
 
 
@@ -22,7 +26,7 @@ def forwards(link: str, version: int) -> bool:
     conf = f"ipv4/conf/{link}" if version == 4 else "ipv6/conf/all"
     try:
         return Path(f"/proc/sys/net/{conf}/forwarding").read_text().strip() != "0"
-    except OSError:  # the link is gone
+    except FileNotFoundError:  # the link is gone
         return False
 
 
@@ -59,7 +63,7 @@ def _path(link: str) -> Path:
 def _read(link: str) -> int | None:
     try:
         return int(_path(link).read_text())
-    except OSError:
+    except FileNotFoundError:
         return None
 
 

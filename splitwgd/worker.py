@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
+from splitwgd.errors import KernelError
 from splitwgd.kernel import Kernel
 from splitwgd.owner import Owner
 
@@ -24,12 +25,15 @@ class Worker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
 
     async def run(self, step: Callable[Concatenate[Kernel, P], T], *arguments: P.args, **options: P.kwargs) -> T:
-        """One step's result, or what it raises."""
+        """One step's result, or what it raises; KernelError, too, where this process lacks descriptors or memory."""
 
         def work() -> T:
-            if self.kernel is None:
-                self.kernel = Kernel(self.owner)
-            return step(self.kernel, *arguments, **options)
+            try:
+                if self.kernel is None:
+                    self.kernel = Kernel(self.owner)
+                return step(self.kernel, *arguments, **options)
+            except OSError as error:
+                raise KernelError(f"the kernel cannot be asked now: {error.strerror or error}") from error
 
         return await self.loop.run_in_executor(self._thread, work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 
 import pytest
@@ -69,3 +70,14 @@ def test_ipv6_may_be_switched_off(wg0: Wire) -> None:
     assert has_ipv6()
     sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1")
     assert not has_ipv6()
+
+
+def test_what_cannot_be_read_is_no_answer(wg0: Wire) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for look in (has_ipv6, lambda: forwards("wg0", 4), lambda: is_strict("wg0")):
+            with pytest.raises(OSError, match="Too many open files"):
+                look()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

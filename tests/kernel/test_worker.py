@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import threading
 
 import pytest
@@ -41,6 +43,23 @@ def test_what_a_step_raises_is_raised_and_the_next_one_runs(space: Space) -> Non
         with pytest.raises(KernelError, match="no"):
             await worker.run(refused)
         assert await worker.run(lambda kernel: 7) == 7
+        await worker.close()
+
+    asyncio.run(story())
+
+
+def test_where_this_process_lacks_descriptors_it_is_an_error_of_ours_that_can_be_tried_again(space: Space) -> None:
+    async def story() -> None:
+        worker = Worker(asyncio.get_running_loop(), Owner(TABLE))
+        await worker.run(Kernel.surroundings)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(KernelError, match="cannot be asked now: Too many open files"):
+                await worker.run(lambda kernel: os.close(os.open("/dev/null", os.O_RDONLY)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await worker.run(Kernel.surroundings)
         await worker.close()
 
     asyncio.run(story())

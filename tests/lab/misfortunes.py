@@ -30,19 +30,32 @@ def out_of_memory(scene: Scene) -> None:
     with scene.load():
         # Who is killed by the kernel for the memory of others is `killed_and_started`.
         pid = scene.subject.pid()
-        _limit_memory(pid, "1048576")
+        _limit(pid, "--as=1048576:unlimited")
         scene.wait(2)
-        _limit_memory(pid, "unlimited")
+        _limit(pid, "--as=unlimited:unlimited")
         scene.subject.revive()
         scene.mended()
 
 
-def _limit_memory(pid: int, limit: str) -> None:
+def out_of_descriptors(scene: Scene) -> None:
+    """no file descriptor to be had for 2 s, and the link is deleted meanwhile"""
+    with scene.load():
+        pid = scene.subject.pid()
+        with scene.closed():
+            _limit(pid, "--nofile=3:")
+            scene.wait(0.5)
+            scene.try_on_the_client("ip link del wg0")
+            scene.wait(1.5)
+            _limit(pid, "--nofile=1024:")
+            scene.subject.revive()
+
+
+def _limit(pid: int, limit: str) -> None:
     """Nothing, if the process has ended."""
     with suppress(FileNotFoundError):
         # Of its own group: who lacks CAP_SYS_RESOURCE has to be like it (prlimit(2)).
         group = f"--regid={os.stat(f'/proc/{pid}').st_gid}"
-        prlimit = ("prlimit", f"--pid={pid}", f"--as={limit}:unlimited")
+        prlimit = ("prlimit", f"--pid={pid}", limit)
         subprocess.run(["setpriv", group, "--keep-groups", *prlimit], check=False)
 
 
@@ -315,6 +328,7 @@ def full_sets(scene: Scene) -> None:
 
 MISFORTUNES: tuple[Callable[[Scene], None], ...] = (
     out_of_memory,
+    out_of_descriptors,
     upgraded,
     before_the_network,
     endpoint_unresolvable,
