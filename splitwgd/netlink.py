@@ -283,16 +283,17 @@ class Netlink:
 
     @_translated
     def forget_questions(self) -> None:
-        """Deletes the entries of flows to port 53 that no NAT has led anywhere: NAT decides by a flow's first packet,
-        and the next one is that then."""
+        """Deletes the entries of flows to port 53 elsewhere that no NAT has led anywhere: NAT decides by a flow's first
+        packet, and the next one is that then."""
         for family in _FAMILIES.values():
             with NFCTSocket(nfgen_family=family) as conntrack:
                 for protocol in (socket.IPPROTO_UDP, socket.IPPROTO_TCP):
                     asked = NFCTAttrTuple(family=family, proto=protocol, dport=53)
                     # The kernel selects: there may be a quarter of a million flows.
                     for flow in list(conntrack.dump(tuple_orig=asked)):
-                        if not flow.get_attr("CTA_STATUS") & _DST_NAT:
-                            original = flow.get_attr("CTA_TUPLE_ORIG")
+                        original = flow.get_attr("CTA_TUPLE_ORIG")
+                        # Those to our own doors are right as they are, and after a restart there are thousands.
+                        if not flow.get_attr("CTA_STATUS") & _DST_NAT and not _is_to_loopback(original):
                             change = functools.partial(conntrack.entry, "del", tuple_orig=original)
                             self._do("conntrack", change, "del")
 
@@ -308,6 +309,11 @@ class Netlink:
         except NetlinkError as error:
             if error.code not in fine[verb]:
                 raise _explained(what, error) from error
+
+
+def _is_to_loopback(flow: Any) -> bool:
+    addresses = flow.get_attr("CTA_TUPLE_IP")
+    return ip_address(addresses.get_attr("CTA_IP_V4_DST") or addresses.get_attr("CTA_IP_V6_DST")).is_loopback
 
 
 def _explained(what: str, error: NetlinkError) -> KernelError | MachineError:
