@@ -263,17 +263,15 @@ class Netlink:
     def end_flows(self, addresses: Iterable[Ip], mark: int, mask: int, ended: int) -> None:
         """Ends what goes to these addresses and bears the mark: TCP gets another one, by which the ruleset resets
         it (were its entry deleted, who only receives would wait for ever); the others' entries are deleted."""
-        targets = {str(address) for address in addresses}
+        targets = set(addresses)
         for family in _FAMILIES.values():
             self._end(targets, family, mark, mask, ended)
 
-    def _end(self, targets: set[str], family: socket.AddressFamily, mark: int, mask: int, ended: int) -> None:
+    def _end(self, targets: set[Ip], family: socket.AddressFamily, mark: int, mask: int, ended: int) -> None:
         with NFCTSocket(nfgen_family=family) as conntrack:
             for flow in list(conntrack.dump(mark=mark, mark_mask=mask)):  # a delete would end a lazy dump
                 original = flow.get_attr("CTA_TUPLE_ORIG")
-                ip = original.get_attr("CTA_TUPLE_IP") if original else None
-                target = ip and (ip.get_attr("CTA_IP_V4_DST") or ip.get_attr("CTA_IP_V6_DST"))
-                if target and str(ip_address(target)) in targets:
+                if _target(original) in targets:
                     ports = original.get_attr("CTA_TUPLE_PROTO")
                     change = functools.partial(conntrack.entry, "del", tuple_orig=original)
                     if ports and ports.get_attr("CTA_PROTO_NUM") == socket.IPPROTO_TCP:
@@ -292,8 +290,8 @@ class Netlink:
                     # The kernel selects: there may be a quarter of a million flows.
                     for flow in list(conntrack.dump(tuple_orig=asked)):
                         original = flow.get_attr("CTA_TUPLE_ORIG")
-                        # Those to our own doors are right as they are, and after a restart there are thousands.
-                        if not flow.get_attr("CTA_STATUS") & _DST_NAT and not _is_to_loopback(original):
+                        # To loopback nothing leaves; after a restart there are thousands, and each costs a round trip.
+                        if not flow.get_attr("CTA_STATUS") & _DST_NAT and not _target(original).is_loopback:
                             change = functools.partial(conntrack.entry, "del", tuple_orig=original)
                             self._do("conntrack", change, "del")
 
@@ -311,9 +309,10 @@ class Netlink:
                 raise _explained(what, error) from error
 
 
-def _is_to_loopback(flow: Any) -> bool:
+def _target(flow: Any) -> Ip:
+    """Of a conntrack tuple."""
     addresses = flow.get_attr("CTA_TUPLE_IP")
-    return ip_address(addresses.get_attr("CTA_IP_V4_DST") or addresses.get_attr("CTA_IP_V6_DST")).is_loopback
+    return ip_address(addresses.get_attr("CTA_IP_V4_DST") or addresses.get_attr("CTA_IP_V6_DST"))
 
 
 def _explained(what: str, error: NetlinkError) -> KernelError | MachineError:

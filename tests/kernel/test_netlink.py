@@ -298,7 +298,7 @@ def test_the_foreign_world_of_these_tests_is_there(netlink: Netlink) -> None:
 
 def test_questions_that_no_nat_has_led_are_forgotten_and_no_other_flow(netlink: Netlink) -> None:
     kept = ["-d 203.0.113.2 -p udp --dport 54", "-d 203.0.113.3 -p tcp --dport 443 --state ESTABLISHED"]
-    kept += ["-d 203.0.113.4 -p udp --dport 53 --dst-nat 198.51.100.7"]
+    kept += ["-d 203.0.113.4 -p udp --dport 53 --dst-nat 198.51.100.7", "-d 127.0.0.53 -p udp --dport 53"]
     gone = ["-d 203.0.113.5 -p udp --dport 53", "-d 203.0.113.6 -p tcp --dport 53 --state ESTABLISHED"]
     gone += ["-d 2001:db8::5 -p udp --dport 53"]
     for flow in (*kept, *gone):
@@ -306,5 +306,5 @@ def test_questions_that_no_nat_has_led_are_forgotten_and_no_other_flow(netlink: 
         sh(f"conntrack -I -s {source} {flow} --sport 1024 --timeout 99")
     netlink.forget_questions()
     left = sh("conntrack -L; conntrack -L -f ipv6")
-    there = {flow: flow.split()[1] in left for flow in (*kept, *gone)}
+    there = {flow: f"dst={flow.split()[1]} " in left for flow in (*kept, *gone)}
     assert there == dict.fromkeys(kept, True) | dict.fromkeys(gone, False)

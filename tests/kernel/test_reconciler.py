@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
@@ -768,6 +769,42 @@ def test_after_a_fight_all_is_as_planned(space: Space) -> None:
         await kept(reconciler, won, lambda: None)
 
     play(space, story)
+
+
+def test_a_repair_that_lacks_descriptors_is_told_once_and_tried_until_there_are_some(
+    space: Space, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    tries = 0
+
+    async def story(reconciler: Reconciler) -> None:
+        await reconciler.start(make_config())
+        sh("ip rule del priority 100")
+        repair = reconciler._repair
+
+        async def counted() -> bool:
+            nonlocal tries
+            tries += 1
+            return await repair()
+
+        def starve() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            reconciler._stirred.set()
+
+        async def whole_again() -> bool:
+            if tries < 3:
+                return False
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            return not reconciler.trouble and await as_planned(reconciler)
+
+        monkeypatch.setattr(reconciler, "_repair", counted)
+        await kept(reconciler, whole_again, starve)
+
+    try:
+        play(space, story)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.text.count("repair failed: the kernel cannot be asked now: Too many open files") == 1
 
 
 def test_a_link_of_ours_is_replaced_when_the_config_names_another_file(space: Space) -> None:
