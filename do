@@ -15,6 +15,9 @@ usage: sudo ./do demo [--keep]   a small internet on this machine, and the artic
                                  the same while faults happen at random, for 10 minutes
        sudo ./do bench [--quick] [--rows 1,3] [--runs N] [--json FILE] [--document]
                                  speed and memory beside dnsmasq and smartdns, in 20 minutes (--quick: 2)
+       sudo ./do test-system [ARG...]
+                                 the package on a booted Debian 12 and 13: set up, upgraded, rebooted, purged
+            ./do deb             the Debian package: dist/splitwg_VERSION_all.deb
             ./do lint            ruff and mypy
 END
 }
@@ -93,6 +96,17 @@ unpack_server() {
     }
 }
 
+# For the tests on a booted systemd. On this one it would take the DNS over.
+unpack_resolved() {
+    [ -e /lib/systemd/systemd-resolved ] || [ -d .venv/systemd-resolved ] || ! command -v apt-get >/dev/null || {
+        say "do: unpacking systemd-resolved into .venv"
+        mkdir -p .venv/systemd-resolved
+        (cd .venv/systemd-resolved && apt-get download -qq -o APT::Sandbox::User=root systemd-resolved &&
+            dpkg-deb -x systemd-resolved_*.deb .) || say "do: the tests beside systemd-resolved are skipped"
+        give_back .venv/systemd-resolved
+    }
+}
+
 need_root() {
     [ "$(id -u)" = 0 ] && return 0
     say "do: this needs root, because it makes network namespaces: sudo ./do $1"
@@ -129,12 +143,29 @@ test)
         install_system dnsperf:dnsperf strace:strace systemd-nspawn:systemd-container
         install_python
         unpack_server unbound
-        enclosed .venv/bin/python -m pytest "$@"
+        unpack_resolved
+        if [ $# -gt 0 ]; then
+            enclosed .venv/bin/python -m pytest "$@"
+        else
+            enclosed .venv/bin/python -m tests.halves
+        fi
     else
         install_python
         say "do: without root, so the tests on the real kernel and in the lab are skipped: sudo ./do test runs all"
         .venv/bin/python -m pytest "$@"
     fi
+    ;;
+test-system)
+    need_root test-system
+    shift
+    install_system systemd-nspawn:systemd-container mmdebstrap:mmdebstrap dpkg-deb:dpkg lintian:lintian
+    install_python
+    packages=$(mktemp -d)
+    trap 'rm -rf "$packages"' EXIT
+    # Here, because the enclosure has no network.
+    .venv/bin/python -m tests.debian.roots
+    .venv/bin/python -m tests.debian.packages "$packages"
+    enclosed env SPLITWG_PACKAGES="$packages" .venv/bin/python -m pytest -p no:cacheprovider tests/debian "$@"
     ;;
 vmtest)
     need_root vmtest
@@ -165,6 +196,12 @@ bench)
     install_python
     unpack_server smartdns
     enclosed .venv/bin/python -m tests.bench "$@"
+    ;;
+deb)
+    shift
+    install_python
+    .venv/bin/python -m deb.build "$@"
+    give_back dist
     ;;
 lint)
     install_python

@@ -8,7 +8,7 @@ how a web page reaches it (DNS rebinding).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
@@ -88,10 +88,14 @@ class Admission:
     taken: frozenset[Address] = frozenset()
     networks: tuple[Network, ...] = ()
 
-    def are_harmless(self, addresses: Iterable[Address]) -> bool:
-        """Whether nobody can object to any of these, whatever name leads there: most answers need no more."""
+    def are_harmless(self, addresses: Iterable[Address], widths: Container[int] = (4, 16)) -> bool:
+        """Whether nobody can object to any of these, whatever name leads there: most answers need no more.
+        widths: how many bytes addresses may have."""
         for address in addresses:
-            if len(address) == 4:
+            width = len(address)
+            if width not in widths:
+                return False
+            if width == 4:
                 if address[0] in _IPV4_FIRST or address in self.taken:
                     return False
             elif address.startswith(_CARRYING) or address in self.taken or kind_of(address) is not GLOBAL:

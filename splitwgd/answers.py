@@ -7,32 +7,34 @@ hints of HTTPS and SVCB records, too). Nothing from the other sections becomes a
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 from splitwgd.errors import MessageError
 from splitwgd.message import (
     AA,
     AAAA,
+    ANSWERS,
     CNAME,
     DNAME,
     HEADER,
     HTTPS,
     IN,
     NOERROR,
-    NXDOMAIN,
     OPT,
+    QR,
     RECORD,
     RRSIG,
     SOA,
     SVCB,
     TC,
     A,
-    Body,
     Query,
     expanded,
     skip_name,
 )
 from splitwgd.names import ROOT, Name
+from splitwgd.reply import TTL, Reply
 from splitwgd.svcb import Address, hints
 
 CHAIN_LIMIT = 10  # CNAMEs that are followed: as dnsmasq, and unbound restarts 11 times
@@ -41,38 +43,18 @@ NEGATIVE_LIMIT = 10_800  # seconds; RFC 2308 §5 found one to three hours to wor
 # Records of one reply that are looked at: more would hold up everybody for more than 10 ms. Of more addresses than that
 # the first ones will do. (`_of_addresses` takes a tenth of the time, and any number.)
 RECORDS_LIMIT = 1000
-_TTL = struct.Struct("!I")
 _POINTER_TO_QUESTION = b"\xc0\x0c"
 # What may stand beside the chain: a DNAME is at a parent of its name, and signatures go with it.
 _BESIDE = frozenset({DNAME, RRSIG, 47, 50})  # NSEC and NSEC3 prove a wildcard
 _KEPT_FLAGS = 0xFFFF & ~(AA | TC | 0x0040)  # an answer out of a cache is no authority's; Z is nobody's
 
 
-@dataclass(slots=True)
-class Reply(Body):
-    """A reply that answers the question, as it is given to clients: all but the additional section.
-
-    ttl_places: offsets of the TTLs in its records. ttl: seconds for which it may be kept, 0 for not at all.
-    chain: the question's name and its aliases. addresses: of the chain, hints included. targets: other names that
-    its HTTPS and SVCB records lead to (RFC 9460 §2.5). stray: whether it holds records that are not the chain's.
-    options: of the server's OPT. longest: seconds for which some client may remember one of its records.
-    """
-
-    rcode: int
-    truncated: bool
-    ttl_places: tuple[int, ...]
-    ttl: int
-    chain: tuple[Name, ...]
-    addresses: tuple[Address, ...]
-    targets: tuple[Name, ...] = ()
-    stray: bool = False
-    options: bytes = b""
-    longest: int = 0
-
-
 def is_reply_to(data: bytes, ident: int, question: bytes, any_case: bool = True) -> bool:
     """Whether these bytes claim to answer this question: id, QR, and the question itself (RFC 5452 §9.1)."""
-    if len(data) < 12 or data[0] << 8 | data[1] != ident or data[2] & 0xF8 != 0x80 or data[4:6] != b"\0\1":
+    if len(data) < 12:
+        return False
+    its, flags, questions = _unpack_start(data)
+    if its != ident or flags & 0xF800 != QR or questions != 1:
         return False
     asked = data[12 : 12 + len(question)]
     # The case may differ in the name and nowhere else.
@@ -85,54 +67,82 @@ def read_reply(data: bytes, query: Query, low: int = 0, high: int = TTL_LIMIT) -
     Raises MessageError when it cannot be read.
     """
     try:
-        return _of_addresses(data, query, low, high) or _Reader(data, query, low, high).read()
+        return (
+            _of_address(data, query, low, high)
+            or _of_addresses(data, query, low, high)
+            or _Reader(data, query, low, high).read()
+        )
     except (struct.error, IndexError) as error:
         raise MessageError("a reply that ends too early") from error
 
 
+def _of_address(data: bytes, query: Query, low: int, high: int) -> Reply | None:
+    """The reply, if it has the shape of most: an address of the very name, and an OPT record without options."""
+    flags, counts = _unpack_counts(data)
+    shape = _SHAPES.get(query.qtype)
+    if counts != _ONE_AND_OPT or shape is None or flags & _NO_ANSWER:
+        return None
+    start = 12 + len(query.question)
+    _, size, begin, width, unpack = shape
+    if len(data) != start + size + 11:
+        return None
+    owner_type_class, ttl, length, address, root_and_opt, extended, options = unpack(data, start)
+    if owner_type_class != begin or length != width or root_and_opt != _OPT_AT_ROOT or extended >> 24 or options:
+        return None
+    if not low <= ttl <= high:
+        return None
+    return Reply(
+        flags & _KEPT_FLAGS, 1, 0, data[start : start + size], size,
+        NOERROR, False, _FIRST_PLACE, ttl, (query.name,), (address,), (), False, b"", ttl,
+    )  # fmt: skip
+
+
 def _of_addresses(data: bytes, query: Query, low: int, high: int) -> Reply | None:
-    """The reply, if it has the shape of most: addresses of the very name, and an OPT record at the most."""
-    _, flags, _, answers, authorities, additionals = _unpack_header(data)
+    """The same of any number of addresses, with or without an OPT record."""
+    _, flags, _, answers, authorities, additionals = HEADER.unpack_from(data)
     shape = _SHAPES.get(query.qtype)
     if shape is None or flags & _NO_ANSWER or not answers or authorities or additionals > 1:
         return None
-    iter_unpack, size, begin, width = shape
+    record, size, begin, width, _ = shape
     start = 12 + len(query.question)
-    length = answers * size
-    records = data[start : start + length]
-    if len(records) != length:
+    end = start + answers * size
+    if end > len(data):
         return None
-    addresses, ttls = [], []
-    for owner_type_class, ttl, address_length, address in iter_unpack(records):
-        if owner_type_class != begin or address_length != width:
-            return None
-        addresses.append(address)
-        ttls.append(ttl)
-    least, longest = (ttls[0], ttls[0]) if answers == 1 else (min(ttls), max(ttls))
-    if least < low or longest > high:
+    records, options = data[start:end], b""
+    begins, ttls, widths, addresses = zip(*record.iter_unpack(records), strict=True)
+    least, longest = min(ttls), max(ttls)
+    if begins.count(begin) != answers or widths.count(width) != answers or least < low or longest > high:
         return None
-    options = b""
     if additionals:
-        root, rtype, _, extended, of_options = _unpack_at_root(data, start + length)
-        options = data[start + length + 11 :]
-        if root or rtype != OPT or extended >> 24 or len(options) != of_options:
+        root, rtype, _, extended, of_options = _unpack_at_root(data, end)
+        if root or rtype != OPT or extended >> 24 or len(data) != end + 11 + of_options:
             return None
-    places = _FIRST_PLACE if answers == 1 else tuple(range(6, length, size))
+        options = data[end + 11 :]
     return Reply(
-        flags & _KEPT_FLAGS, answers, 0, records, length,
-        NOERROR, False, places, least, (query.name,), tuple(addresses), (), False, options, longest,
+        flags & _KEPT_FLAGS, answers, 0, records, end - start, NOERROR, False,
+        tuple(range(6, end - start, size)), least, (query.name,), addresses, (), False, options, longest,
     )  # fmt: skip
 
 
 _WIDTHS = {A: 4, AAAA: 16}
-# Such a record, its size, how it begins (a pointer to the question, type and class), and the length of its address.
-_SHAPES = {
-    A: (struct.Struct("!6sIH4s").iter_unpack, 16, b"\xc0\x0c\0\1\0\1", 4),
-    AAAA: (struct.Struct("!6sIH16s").iter_unpack, 28, b"\xc0\x0c\0\x1c\0\1", 16),
-}
+
+
+def _shape(rtype: int) -> tuple[struct.Struct, int, bytes, int, Callable[..., tuple[Any, ...]]]:
+    """Such a record, its size, how it begins (a pointer to the question, type and class), the length of its address,
+    and how it is unpacked together with an OPT record behind it."""
+    width = _WIDTHS[rtype]
+    record = struct.Struct(f"!6sIH{width}s")
+    begin = _POINTER_TO_QUESTION + struct.pack("!HH", rtype, IN)
+    return record, record.size, begin, width, struct.Struct(f"{record.format}3s2xIH").unpack_from
+
+
+_SHAPES = {rtype: _shape(rtype) for rtype in _WIDTHS}
+_ONE_AND_OPT = struct.pack("!4H", 1, 1, 0, 1)  # records in the sections
+_OPT_AT_ROOT = struct.pack("!BH", 0, OPT)
 _FIRST_PLACE = (6,)
 _unpack_at_root = struct.Struct("!BHHIH").unpack_from  # one whose owner is the root
-_unpack_header = HEADER.unpack_from
+_unpack_start = struct.Struct("!HHH").unpack_from
+_unpack_counts = struct.Struct("!2xH8s").unpack_from  # and the flags
 _NO_ANSWER = TC | 0xF  # flags of what is cut, or has another rcode than NOERROR
 
 
@@ -181,7 +191,7 @@ class _Reader:
         stray = foreign or any(owner not in chain for owner in self.elsewhere)
         truncated = flags & TC != 0
         ttl = 0
-        if not truncated and (rcode in (NOERROR, NXDOMAIN)):
+        if not truncated and rcode in ANSWERS:
             # An alias that leads nowhere is a negative answer too, and ends with the shorter life of the two.
             found = rcode == NOERROR and any(owner in chain for owner in self.found)
             ttl = min(lives) if found else min([self.negative, *lives])
@@ -289,7 +299,7 @@ class _Reader:
         if any(ttl != says for _, ttl, says in self.ttls):
             changed = bytearray(records)
             for place, _, says in self.ttls:
-                _TTL.pack_into(changed, place - self.start, says)
+                TTL.pack_into(changed, place - self.start, says)
             return bytes(changed)
         return records
 
@@ -315,22 +325,3 @@ class _Reader:
 def _bounded(ttl: int, low: int, high: int) -> int:
     """The TTL that we give for this one; of two bounds that contradict each other the lower one holds."""
     return max(min(ttl, high) if ttl <= 0x7FFFFFFF else 0, low)  # RFC 2181 §8
-
-
-def counted_down(reply: Reply, age: int) -> Body:
-    """The body as it is given `age` seconds later."""
-    if not age or not reply.ttl_places:
-        return reply
-    records = bytearray(reply.records)
-    for place in reply.ttl_places:
-        (ttl,) = _TTL.unpack_from(records, place)
-        _TTL.pack_into(records, place, max(ttl - age, 0))
-    return Body(reply.flags, reply.answers, reply.authorities, bytes(records), reply.answers_end)
-
-
-def with_ttl(reply: Reply, ttl: int) -> Body:
-    """The body with this TTL at every record."""
-    records = bytearray(reply.records)
-    for place in reply.ttl_places:
-        _TTL.pack_into(records, place, ttl)
-    return Body(reply.flags, reply.answers, reply.authorities, bytes(records), reply.answers_end)

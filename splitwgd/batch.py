@@ -41,11 +41,11 @@ def make_batch(
     only way that works on every kernel (in place only from Linux 6.12), that replaces the comment too, and in
     which no packet misses the element.
     """
-    changes = [(_DELSETELEM, 0, part) for part in _parts([(set_, _bare(address)) for set_, address in gone])]
-    changes += [(_NEWSETELEM, _CREATE | _EXCL, part) for part in _parts([_element(*e) for e in new])]
+    changes = [(_DELSETELEM, 0, part) for part in _parts(_bare(gone))]
+    changes += [(_NEWSETELEM, _CREATE | _EXCL, part) for part in _parts(_whole(new))]
     if renewed:
-        put = [(_NEWSETELEM, _CREATE, part) for part in _parts([_element(*e) for e in renewed])]
-        bare = _parts([(set_, _bare(address)) for set_, address, _, _ in renewed])
+        put = [(_NEWSETELEM, _CREATE, part) for part in _parts(_whole(renewed))]
+        bare = _parts(_bare(element[:2] for element in renewed))
         changes += [*put, *((_DELSETELEM, 0, part) for part in bare), *put]
     name = _name(table)
     return _framed(
@@ -99,20 +99,23 @@ def read_flags(reply: bytes) -> frozenset[str]:
     return frozenset(word for bit, word in _FLAGS.items() if bits & bit)
 
 
-def _parts(members: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+_BySet = dict[str, list[bytes]]  # the members of each set
+
+
+def _parts(members: _BySet) -> Iterator[tuple[str, bytes]]:
     """(set, its members' bytes), as many as fit into a message."""
-    by_set: defaultdict[str, list[bytes]] = defaultdict(list)
-    for set_, member in members:
-        by_set[set_].append(member)
-    for set_, texts in by_set.items():
+    for set_, texts in members.items():
         for start in range(0, len(texts), _IN_ONE_MESSAGE):
             yield set_, b"".join(texts[start : start + _IN_ONE_MESSAGE])
 
 
-def _element(set_: str, address: bytes, name: str, seconds: float) -> tuple[str, bytes]:
-    comment = name.encode()
-    head, before_comment, padding = _shape(len(address), len(comment))
-    return set_, head + address + _life(seconds) + before_comment + comment + padding
+def _whole(elements: Iterable[Element]) -> _BySet:
+    found: defaultdict[str, list[bytes]] = defaultdict(list)
+    for set_, address, name, seconds in elements:
+        comment = name.encode()
+        head, before_comment, padding = _shape(len(address), len(comment))
+        found[set_].append(b"".join((head, address, _life(seconds), before_comment, comment, padding)))
+    return found
 
 
 @cache
@@ -130,9 +133,13 @@ def _life(seconds: float) -> bytes:
     return _TIMEOUT.pack(12, 4, int(seconds * 1000).to_bytes(8, "big"))
 
 
-def _bare(address: bytes) -> bytes:
-    width = len(address)
-    return _BARE[width].pack(12 + width, 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, address)
+def _bare(places: Iterable[tuple[str, bytes]]) -> _BySet:
+    found: defaultdict[str, list[bytes]] = defaultdict(list)
+    for set_, address in places:
+        width = len(address)
+        member = _BARE[width].pack(12 + width, 1 | _NESTED, 8 + width, 1 | _NESTED, 4 + width, 1, address)
+        found[set_].append(member)
+    return found
 
 
 def _name(table: str) -> bytes:

@@ -7,11 +7,12 @@ the buffer where it lies, with its id and its sender's address, and nobody turns
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import socket
 from collections.abc import Callable
+
+from splitwgd.turn import Turn
 
 COUNT = 32  # datagrams at a time: timers and upstreams get theirs, and clients go on while the next ones are looked at
 QUESTION = 4096  # bytes of a question; a longer one is cut, and then does not parse
@@ -94,7 +95,7 @@ class Asker:
         """Sends it, together with what else is sent in this turn of the loop."""
         held = self.bulk.held
         if not held:
-            self.bulk.loop.call_soon(self.bulk.flush)
+            self.bulk.turn.at_end(self.bulk.flush)
         held.append((self.address, reply))
 
     def hang_up(self) -> None:
@@ -104,8 +105,8 @@ class Asker:
 class Bulk:
     """One socket. held: replies that wait for `flush`, each with its asker's address."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        self.loop = loop
+    def __init__(self, turn: Turn, sock: socket.socket) -> None:
+        self.turn = turn
         self.held: list[tuple[bytes, bytes]] = []
         self._sock = sock
         name_length = _NAMES[sock.family]
@@ -126,7 +127,7 @@ class Bulk:
         names = b""
         given = first = start = 0
         for place, length in enumerate(self._asked.lengths[:count].tolist()):
-            question = bytes(texts[start : start + length])
+            question = texts[start : start + length].tobytes()
             reply = ready(question[2:])
             if reply is None:
                 if first < place:

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
-from splitwgd.answers import Reply
 from splitwgd.message import Query, Why
 from splitwgd.names import Name
+from splitwgd.reply import Reply
 from splitwgd.zones import Group
 
 FAILURE = 5.0  # seconds for which a failure is believed (RFC 9520 §3.2: at least one, at most five minutes)
@@ -145,16 +145,21 @@ class Cache:
         for key in [key for key, entry in self._entries.items() if entry.name in names]:
             self.drop(key)
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._entries.clear()
+        self._failures.clear()
+        self.used = 0
+
     def _make_room(self) -> None:
         """The oldest leave; who was asked for since gets a second chance, but one."""
         while self._entries and (len(self._entries) > self.size or self.used > self.memory):
-            key = next(iter(self._entries))
-            entry = self._entries[key]
+            key, entry = self._entries.popitem(last=False)
             if entry.hits and self.size:
                 entry.hits = 0
-                self._entries.move_to_end(key)
+                self._entries[key] = entry
             else:
-                self.drop(key)
+                self.used -= entry.size
 
 
 def group_of_chain(chain: tuple[Name, ...], find: Callable[[Name], Group]) -> Group:

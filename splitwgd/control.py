@@ -17,7 +17,7 @@ from typing import Any
 from splitwgd.errors import SplitwgError
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-READING = frozenset({"status"})
+READING = frozenset({"status", "why", "watch"})
 _PATIENCE = 30.0  # seconds; a reload of a long list takes its time
 _LINE_LIMIT = 1 << 20
 

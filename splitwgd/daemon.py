@@ -31,24 +31,31 @@ from splitwgd.gate import Gate
 from splitwgd.guard import guard
 from splitwgd.journal import log_to_stderr
 from splitwgd.learned import SLACK, SPARE, Ledger
-from splitwgd.listener import Listener
+from splitwgd.listener import DNS_PORT, Listener
 from splitwgd.local import Local, local_patterns
 from splitwgd.memory import Memory
 from splitwgd.notify import Notify
 from splitwgd.ports import Ports
 from splitwgd.provenance import Provenance
+from splitwgd.pulse import Pulse
 from splitwgd.reconciler import Reconciler
-from splitwgd.status import make_status, status_line
+from splitwgd.shelf import Shelf
+from splitwgd.status import make_status, status_line, traffic_of
 from splitwgd.store import Disk
+from splitwgd.tracing import traced
+from splitwgd.turn import Turn
 from splitwgd.upstream import Upstreams
 from splitwgd.vetting import Vetting
 from splitwgd.watcher import Watcher
 from splitwgd.whereabouts import Whereabouts, admission
+from splitwgd.witness import Witness
 from splitwgd.zones import Zones
 
 log = logging.getLogger("splitwgd")
 GRACE = 2.0  # seconds for which an address stays at least, however full the set and however short its TTL
 TELL_EVERY = 15.0  # seconds between status lines to systemd
+LAST_ANSWERS = 1.0  # seconds for those who have asked before we were stopped
+TORN_DOWN = 3  # the exit status; the unit's daemon is not started again then
 REST = 0.001  # seconds for questions between the steps of reading long lists again
 
 
@@ -57,14 +64,18 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.disk = Disk(REST)
         self.loop = loop = asyncio.get_running_loop()
         self.notify = Notify()
         self.ledger = Ledger(config.routing.min_lifetime, SLACK, SPARE, GRACE)
         self.reconciler = Reconciler(loop, self.ledger)
+        self.turn = Turn(loop)
         self.forwarder = self._make_forwarder(config)
         self.memory = Memory(loop, self.forwarder)
         self._adjust(config)
-        self.listener = Listener(loop, self.forwarder.ready)
+        self.listener = Listener(self.turn, self.forwarder.ready, Shelf())
+        self.witness = Witness(loop, self.listener, self.forwarder)
+        self.pulse = Pulse(self.notify, self.listener.addresses, DNS_PORT, self.reconciler.difference)
         self.garbage = Garbage(loop, lambda: self.forwarder.counts.asked)
         self.endpoints = Endpoints(self.forwarder, self.reconciler)
         self.whereabouts = Whereabouts(config, self.forwarder, self.reconciler, self.listener)
@@ -81,9 +92,9 @@ class Daemon:
     def _make_forwarder(self, config: Config) -> Forwarder:
         zones, local = _names_of(config)
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        ports = Ports(self.loop, min(1024, descriptors // 8))
+        ports = Ports(self.turn, min(1024, descriptors // 8))
         upstreams = Upstreams(self.loop, ports=ports, limit=min(8192, descriptors // 2))
-        gate = Gate(self.loop, self.ledger, Elements(self.reconciler.owner))
+        gate = Gate(self.turn, self.ledger, Elements(self.reconciler.owner))
         vetting = Vetting(zones, admission(config, self.reconciler.peers.endpoint_addresses(config)), log.warning)
         return Forwarder(self.loop, zones, local, Cache(config.cache_size), upstreams, gate, vetting)
 
@@ -103,6 +114,7 @@ class Daemon:
         await self.reconciler.end_flows(self.forwarder.release(), self.config)
         self.reconciler.listen(self.reconciler.owner.port)
         await self.whereabouts.look()
+        self.listener.shelf.clear()
         await self.memory.recall()
         await self.listener.start(self.forwarder.take)
         await self.control.serve()
@@ -117,7 +129,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as tasks:
                 keepers = [self.reconciler.keep(), self.endpoints.keep(), self.memory.keep()]
-                keepers += [self.whereabouts.keep(), self._keep_telling(), self._keep_alive()]
+                keepers += [self.whereabouts.keep(), self._keep_telling(), self.pulse.keep()]
                 running = [tasks.create_task(keeper) for keeper in keepers]
                 await self.stopped.wait()
                 for task in running:
@@ -130,14 +142,22 @@ class Daemon:
         self.notify.stopping()
         self.watcher.close()
         self.control.close()
-        if self.teardown or self.config.routing.on_stop == "open":
+        if self.teardown:
             await self.reconciler.teardown()
+        self.listener.pause()
+        await self._give_last_answers()
         self.listener.close()
         self.garbage.close()
         self.forwarder.upstreams.close()
         await self.reconciler.close()
         await self.memory.close()
         log.info("stopped; the kernel is %s", "as it was" if self.reconciler.config is None else "closed")
+
+    async def _give_last_answers(self) -> None:
+        """Who asks from now on is answered by the next process, if it gets our sockets."""
+        deadline = self.loop.time() + LAST_ANSWERS
+        while self.forwarder.waiting.anybody() and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)
@@ -169,7 +189,7 @@ class Daemon:
         async with self._changing:
             self.notify.reloading()
             try:
-                config = await self.loop.run_in_executor(None, load_config, self.config.path, Disk(REST), self.config)
+                config = await self.loop.run_in_executor(None, load_config, self.config.path, self.disk, self.config)
                 if config != self.config:
                     await self._change_to(config)
             finally:
@@ -218,9 +238,21 @@ class Daemon:
                 return await self.status()
             case "why":
                 forwarder, now = self.forwarder, self.loop.time()
-                return Provenance(forwarder.vetting, self.ledger, forwarder.cache, now).of(request.get("of"))
+                found = Provenance(forwarder.vetting, self.ledger, forwarder.cache, now).of(request.get("of"))
+                return await self.loop.run_in_executor(None, traced, found, self.config)
+            case "watch":
+                traffic = traffic_of(await self.reconciler.states())
+                return self.witness.report() | {"addresses": self.ledger.sizes(), "traffic": traffic}
             case "reload":
+                files = request.get("files")
+                for path, text in files.items() if isinstance(files, dict) else ():
+                    self.disk.handed[path] = str(text).encode()
                 await self.reload()
+            case "flush":
+                forgotten = len(self.forwarder.cache)
+                self.forwarder.cache.clear()
+                self.forwarder.ready.clear()
+                return {"forgotten": forgotten}
             case "down":
                 async with self._changing:
                     await self.reconciler.take_down(frozenset(t.link for t in self.config.tunnels))
@@ -252,6 +284,9 @@ class Daemon:
         for what in ("asked", "from_cache"):
             counts[what] += self.listener.given  # those never reach the forwarder
         own = {"version": __version__, "pid": os.getpid(), "repairs": self.reconciler.repairs}
+        own |= {"on_stop": self.config.routing.on_stop}
+        if self.reconciler.trouble:
+            own |= {"because": self.reconciler.trouble}
         own |= {"trouble": self.reconciler.trouble, "questions": counts, "servers": forwarder.upstreams.state()}
         return status | own
 
@@ -267,12 +302,6 @@ class Daemon:
             self.ledger.expire(self.loop.time())
             self.notify.status(await self._line())
 
-    async def _keep_alive(self) -> None:
-        interval = self.notify.keep_alive_every()
-        while interval:
-            self.notify.alive()
-            await asyncio.sleep(interval)
-
 
 def _names_of(config: Config) -> tuple[Zones, Local]:
     """The tables of names; long work for long lists."""
@@ -280,7 +309,7 @@ def _names_of(config: Config) -> tuple[Zones, Local]:
 
 
 def main() -> None:
-    """The entry point `splitwgd`. Exit status: 0 stopped, 1 the machine, 2 the configuration."""
+    """The entry point `splitwgd`. Exit status: 0 stopped, 1 the machine, 2 the configuration, 3 torn down."""
     parser = argparse.ArgumentParser(
         prog="splitwgd", description="Sends chosen domains through WireGuard, and nothing of them any other way."
     )
@@ -300,7 +329,7 @@ def main() -> None:
         if options.guard:
             guard(config)
         else:
-            asyncio.run(_run(config))
+            sys.exit(TORN_DOWN if asyncio.run(_run(config)) else 0)
     except SplitwgError as error:
         for line in str(error).splitlines():
             log.critical("%s", line)
@@ -310,9 +339,12 @@ def main() -> None:
         sys.exit(error.exit_status)
 
 
-async def _run(config: Config) -> None:
+async def _run(config: Config) -> bool:
+    """Whether it ended because it was torn down."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each question under way has a socket
     # A worker thread that computes holds the interpreter for so long at a time, and every question waits.
     sys.setswitchinterval(0.0005)
-    await Daemon(config).run()
+    daemon = Daemon(config)
+    await daemon.run()
+    return daemon.teardown

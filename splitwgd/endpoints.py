@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
-from splitwgd.answers import Reply
 from splitwgd.errors import UpstreamError
 from splitwgd.forwarder import Forwarder
 from splitwgd.message import AAAA, A, question_for
@@ -20,6 +19,7 @@ from splitwgd.names import parse_name
 from splitwgd.objects import Endpoint, Ip
 from splitwgd.peers import Peering
 from splitwgd.reconciler import Reconciler
+from splitwgd.reply import Reply
 
 log = logging.getLogger("splitwgd.endpoint")
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between tries

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from splitwgd.message import BADCOOKIE, NOERROR, NXDOMAIN
+from splitwgd.message import ANSWERS, BADCOOKIE
 from splitwgd.servers import Server, Transport
 
 FIRST_PATIENCE = 0.25  # seconds for the first server, and in the first round
@@ -76,7 +76,7 @@ class Exchange:
 
 def judge(rcode: int, truncated: bool, transport: Transport, stream: bool) -> Verdict:
     """What to do with a reply that can be read."""
-    if not truncated and rcode in (NOERROR, NXDOMAIN):
+    if not truncated and rcode in ANSWERS:
         return Verdict.ANSWER
     if (truncated or rcode == BADCOOKIE) and transport is Transport.PLAIN and not stream:
         return Verdict.OVER_TCP

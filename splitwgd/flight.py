@@ -14,16 +14,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-from splitwgd.answers import Reply, is_reply_to, read_reply
+from splitwgd.answers import is_reply_to, read_reply
 from splitwgd.channels import Channels
-from splitwgd.cookies import CookieJar
+from splitwgd.desk import Desk, Post
 from splitwgd.errors import MessageError, UpstreamError
 from splitwgd.exchange import Exchange, Verdict, judge
-from splitwgd.health import Ward
-from splitwgd.message import BADCOOKIE, FORMERR, NOERROR, NOTIMP, NXDOMAIN, Query, upstream_query
-from splitwgd.ports import Berth, Port, Ports, random_ident
+from splitwgd.message import ANSWERS, BADCOOKIE, FORMERR, NOTIMP, Query, upstream_query
+from splitwgd.ports import Port, Ports, random_ident
+from splitwgd.reply import Reply
 from splitwgd.servers import Server, Transport
-from splitwgd.way import Way
 from splitwgd.zones import Group
 
 Done = Callable[[Reply | UpstreamError], None]
@@ -32,32 +31,10 @@ WRONG_LIMIT = 8
 # What the machine says when there is no way to a server: the link is gone or down, or there is no route.
 _NO_WAY = frozenset({errno.ENODEV, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EINVAL})
 
-_ANSWERS = frozenset({NOERROR, NXDOMAIN})
+_PLAIN = Transport.PLAIN
+_NO_STREAMS: Mapping[Server, Callable[[], None]] = MappingProxyType({})
 _KNOW_NO_EDNS = frozenset(bytes((flags | rcode,)) for flags in range(0, 256, 16) for rcode in (FORMERR, NOTIMP))
 _OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class Post(Berth):
-    """What is known of one server: the way to it and where its ports rest, its cookie, and whether it does
-    without EDNS."""
-
-    __slots__ = ("jar", "without_edns")
-
-    def __init__(self, way: Way) -> None:
-        super().__init__(way)
-        self.jar = CookieJar(secrets.token_bytes(8))
-        self.without_edns = False
-
-
-class Desk:
-    """What is known of one group's servers, and how they do."""
-
-    def __init__(self, group: Group) -> None:
-        self.group = group
-        self.ward = Ward(group.servers)
-        self.posts = {server: Post(Way(server, group.mark, group.link)) for server in group.servers}
-        self.looping: set[Server] = set()
-        self.used = float("-inf")  # when a client's question was asked here last
 
 
 class Airport(Protocol):
@@ -85,25 +62,28 @@ class Flight:
     bare: who is asked without EDNS, because it seemed not to know it.
     """
 
-    # What most questions never need costs them nothing.
-    servers: tuple[Server, ...] = ()
-    last: Server | None = None
-    exchange: Exchange | None = None
-    timer: asyncio.TimerHandle | None = None
-    story: tuple[str, ...] = ()
-    streams: Mapping[Server, Callable[[], None]] = MappingProxyType({})
-    refusal: Reply | None = None
-    no_way = True
-    own = False
-    bare: Server | None = None
+    __slots__ = (
+        "bare", "begun", "desk", "done", "exchange", "last", "no_way", "own", "ports", "query", "refusal", "servers",
+        "story", "streams", "timer", "upstreams",
+    )  # fmt: skip
 
-    def __init__(self, upstreams: Airport, desk: Desk, query: Query, done: Done) -> None:
+    last: Server
+
+    def __init__(self, upstreams: Airport, desk: Desk, query: Query, done: Done, own: bool = False) -> None:
         self.upstreams = upstreams
         self.desk = desk
         self.query = query
         self.done = done
+        self.own = own
         self.begun = upstreams.loop.time()
         self.ports: list[Port] = []
+        self.exchange: Exchange | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.streams: Mapping[Server, Callable[[], None]] = _NO_STREAMS
+        self.bare: Server | None = None
+        self.story: tuple[str, ...] = ()
+        self.refusal: Reply | None = None
+        self.no_way = True
 
     def begin(self, servers: tuple[Server, ...]) -> None:
         """The first attempt; these are asked, in this order."""
@@ -117,9 +97,8 @@ class Flight:
 
     def silence(self) -> None:
         """The time of the last attempt is over."""
-        if self.last is not None:
-            self._note(self.last, "no answer in time")
-            self.desk.ward.silent(self.last, self.upstreams.loop.time(), self.own)
+        self._note(self.last, "no answer in time")
+        self.desk.ward.silent(self.last, self.upstreams.loop.time(), self.own)
         self._go_on()
 
     def _go_on(self, later: bool = False) -> None:
@@ -157,24 +136,20 @@ class Flight:
     def _send(self, server: Server, now: float) -> bool:
         """Whether it could be sent."""
         self.last = server
-        if server.transport is not Transport.PLAIN:
+        if server.transport is not _PLAIN:
             self._ask_over_stream(server)
             return True
-        post, upstreams = self.desk.posts[server], self.upstreams
-        port = None
+        post, upstreams, query = self.desk.post(server), self.upstreams, self.query
         try:
             port = upstreams.ports.take(post, self)
-            port.since = now
-            port.ident = random_ident()
-            question = self.query.question
-            port.question = question = mixed(question) if upstreams.mix_case else question
-            options = None if post.without_edns or self.bare is server else post.jar.options
-            upstreams.ports.send(port, upstream_query(self.query, port.ident, question, options))
         except OSError as error:
-            if port is not None:
-                upstreams.ports.throw_away(port)
             self._failed(server, error)
             return False
+        port.since = now
+        port.ident = ident = random_ident()
+        port.question = question = mixed(query.question) if upstreams.mix_case else query.question
+        options = None if post.without_edns or self.bare is server else post.jar.options
+        upstreams.ports.send(port, upstream_query(query, ident, question, options))
         self.ports.append(port)
         return True
 
@@ -196,27 +171,27 @@ class Flight:
     def heard(self, port: Port, data: bytes | OSError) -> None:
         """On one of its ports."""
         self.no_way = False
-        server, upstreams = port.way.server, self.upstreams
         if isinstance(data, OSError):  # an ICMP error, such as port unreachable
             self.unsent(port, data)
             return
-        post = self.desk.posts[server]
-        jar = post.jar
-        if data[3:4] in _KNOW_NO_EDNS and self._seems_not_to_know_edns(post, port, data):
-            self.bare = server
-            self._close(port)
-            if not self._send(server, self.upstreams.loop.time()):
-                self._go_on()
-            return
+        post, upstreams, reply = port.berth, self.upstreams, None
+        assert isinstance(post, Post)
+        server, jar = post.server, post.jar
         if is_reply_to(data, port.ident, port.question, not upstreams.mix_case):
             try:
-                reply = read_reply(data, self.query, *upstreams.ttl_bounds)
+                low, high = upstreams.ttl_bounds
+                reply = read_reply(data, self.query, low, high)
             except MessageError as error:
                 self._note(server, str(error))
-            else:
-                if not (jar.held_to_it or reply.options) or jar.accepts(reply.options):
-                    self._judge(server, reply, port.since)
-                    return
+        if (reply is None or reply.rcode not in ANSWERS) and self._seems_not_to_know_edns(post, port, data):
+            self.bare = server
+            self._close(port)
+            if not self._send(server, upstreams.loop.time()):
+                self._go_on()
+            return
+        if reply is not None and (not (jar.held_to_it or reply.options) or jar.accepts(reply.options)):
+            self._judge(server, reply, port.since)
+            return
         # Not for us: the right answer may still come (RFC 5452 §9.1). Over TCP nobody can forge one.
         upstreams.discarded += 1
         port.wrong += 1
@@ -228,7 +203,8 @@ class Flight:
     def _seems_not_to_know_edns(self, post: Post, port: Port, data: bytes) -> bool:
         """RFC 6891 §7: such a server refuses the form, without an OPT record and perhaps without the question."""
         if (
-            self.bare is port.way.server
+            data[3:4] not in _KNOW_NO_EDNS
+            or self.bare is port.way.server
             or post.without_edns
             or post.jar.held_to_it
             or len(data) < 12
@@ -241,10 +217,10 @@ class Flight:
     def _judge(self, server: Server, reply: Reply, since: float, stream: bool = False) -> None:
         now = self.upstreams.loop.time()
         if self.bare is server and reply.rcode not in (FORMERR, NOTIMP):  # it was not the question that it did not like
-            self.desk.posts[server].without_edns = True
+            self.desk.post(server).without_edns = True
         if self.desk.ward.answered(server, now - since, now):
             self.upstreams.on_recovery(self.desk.group)
-        if reply.rcode in _ANSWERS and not reply.truncated:  # as nearly all; `judge` says the same
+        if reply.rcode in ANSWERS and not reply.truncated:  # as nearly all; `judge` says the same
             self.drop(now)
             self.done(reply)
             return
@@ -267,7 +243,7 @@ class Flight:
         """Over TCP, or how else the server is asked; once."""
         if server in self.streams:
             return
-        post = self.desk.posts[server]
+        post = self.desk.post(server)
         bare = post.without_edns or self.bare is server
         options = None if bare else post.jar.options if server.transport is Transport.PLAIN else b""
         message = upstream_query(self.query, random_ident(), self.query.question, options)
@@ -295,7 +271,7 @@ class Flight:
             self._go_on()
             return
         if server.transport is Transport.PLAIN:
-            jar = self.desk.posts[server].jar
+            jar = self.desk.post(server).jar
             if not jar.accepts(reply.options):
                 jar.forget()  # nobody can forge this: the server knows of no cookies any more
         self._judge(server, reply, self.begun, stream=True)
@@ -322,7 +298,7 @@ class Flight:
         if self.streams:
             for give_up in self.streams.values():
                 give_up()
-            self.streams = {}
+            self.streams = _NO_STREAMS
 
     def _finish(self, outcome: Reply | UpstreamError, later: bool = False) -> None:
         self.drop(self.upstreams.loop.time())

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from splitwgd import why
-from splitwgd.answers import Reply, counted_down, with_ttl
 from splitwgd.cache import Cache, Entry
 from splitwgd.errors import SplitwgError, UpstreamError
 from splitwgd.gate import Gate
@@ -20,9 +19,8 @@ from splitwgd.learned import Grant
 from splitwgd.listener import Client
 from splitwgd.local import Local, goes_out, minimal_any, no_data
 from splitwgd.message import (
+    ANSWERS,
     ANY,
-    NOERROR,
-    NXDOMAIN,
     REFUSED,
     SERVFAIL,
     BadQuery,
@@ -34,6 +32,7 @@ from splitwgd.message import (
     read_query,
 )
 from splitwgd.names import to_text
+from splitwgd.reply import Reply, counted_down, with_ttl
 from splitwgd.upstream import Upstreams
 from splitwgd.vetting import Vetting
 from splitwgd.waiting import Counts, Pending, Waiting
@@ -62,7 +61,7 @@ class Forwarder:
     vetting: Vetting
     counts: Counts = field(default_factory=Counts)
     ready: dict[bytes, bytes] = field(default_factory=dict)
-    _waiting: Waiting = field(default_factory=Waiting)
+    waiting: Waiting = field(default_factory=Waiting)
     _silent: set[str] = field(default_factory=set)  # groups whose last question had no answer
 
     def __post_init__(self) -> None:
@@ -85,7 +84,7 @@ class Forwarder:
         if entry is not None:
             self._give(entry, query, data, client, now)
             return
-        pending = self._waiting.get(query.key)
+        pending = self.waiting.get(query.key)
         if pending is not None:
             self._join(pending, query, client)
             return
@@ -105,7 +104,7 @@ class Forwarder:
         failure = self.cache.failure(query.key, now)
         if failure is not None:
             self._fail(pending, failure)  # a moment ago; it is not tried again yet
-        elif not self._waiting.open(pending):
+        elif not self.waiting.open(pending):
             self._fail(pending, why.TOO_MANY)
         else:
             if pending.stale is not None:
@@ -123,11 +122,11 @@ class Forwarder:
         client.send(reply)
         if not client.stream and now + READY_FOR < entry.until:
             self._keep_ready(data, reply)
-        if entry.is_due(now) and query.key not in self._waiting:
+        if entry.is_due(now) and query.key not in self.waiting:
             entry.renewing = True
             pending = Pending(entry.query, self.vetting.find(query.name), self.zones)
             pending.stale = entry
-            if self._waiting.open(pending):
+            if self.waiting.open(pending):
                 self._ask(pending)
 
     def _keep_ready(self, data: bytes, reply: bytes) -> None:
@@ -137,7 +136,7 @@ class Forwarder:
             self.ready[data[2:]] = reply[2:]
 
     def _join(self, pending: Pending, query: Query, client: Client) -> None:
-        if not self._waiting.join(pending, query, client):
+        if not self.waiting.join(pending, query, client):
             client.send(error_reply(query, SERVFAIL, why.TOO_MANY))
         elif pending.stale is not None and pending.given:
             self._give_stale(pending)
@@ -179,7 +178,7 @@ class Forwarder:
 
     def _ask(self, pending: Pending) -> None:
         if pending.group.local or pending.query.name in self.local.hosts:  # since the last reload
-            for query, client in self._waiting.close(pending):
+            for query, client in self.waiting.close(pending):
                 self._answer_here(query, pending.group, client)
             return
         if pending.group.tunnel is not None:
@@ -197,7 +196,7 @@ class Forwarder:
         if self._silent and group.name in self._silent:
             log.info("%s answers again", group.name)
             self._silent.discard(group.name)
-        if outcome.rcode not in (NOERROR, NXDOMAIN):
+        if outcome.rcode not in ANSWERS:
             self._refused(pending, outcome)
             return
         reply, policy = self.vetting.vet(pending.query, outcome, group)
@@ -253,7 +252,7 @@ class Forwarder:
 
     def _settle(self, pending: Pending, reply: Reply, policy: Group) -> None:
         self.cache.put(pending.query, reply, policy, self.loop.time())
-        for query, client in self._waiting.close(pending):
+        for query, client in self.waiting.close(pending):
             client.send(fit_reply(query, reply, client.stream))
 
     # -- no answer
@@ -281,7 +280,7 @@ class Forwarder:
     def _fail(self, pending: Pending, reason: Why) -> None:
         """The stale answer, or SERVFAIL with the reason."""
         self._give_stale(pending)
-        for query, client in self._waiting.close(pending):
+        for query, client in self.waiting.close(pending):
             self.counts.failed += 1
             client.send(error_reply(query, SERVFAIL, reason))
 

@@ -5,7 +5,6 @@ What comes in during one turn of the loop shares a transaction. If that fails, e
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from splitwgd.learned import Grant, Ledger, Place, merged
 from splitwgd.names import Name
 from splitwgd.objects import Element
 from splitwgd.ruleset import SET_SIZE
+from splitwgd.turn import Turn
 
 log = logging.getLogger("splitwgd.dns")
 OF_A_NAME = 1024  # addresses that one name may hold
@@ -30,10 +30,9 @@ Done = Callable[[bool], None]
 class Gate:
     """The only way by which learned addresses get into their sets, and out of them."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, ledger: Ledger, elements: Elements, set_size: int = SET_SIZE
-    ) -> None:
-        self.loop = loop
+    def __init__(self, turn: Turn, ledger: Ledger, elements: Elements, set_size: int = SET_SIZE) -> None:
+        self.turn = turn
+        self.loop = turn.loop
         self.ledger = ledger
         self.elements = elements
         self.set_size = set_size
@@ -51,7 +50,7 @@ class Gate:
             done(True)
             return
         if not self._held:
-            self.loop.call_soon(self._write_when_free)
+            self.turn.at_end(self._write_when_free)
         self._held.append((grant, done))
 
     def _write_when_free(self) -> None:

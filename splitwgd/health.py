@@ -39,18 +39,19 @@ class Ward:
         self.servers = tuple(servers)
         self.order = self.servers
         self._health = {server: Health() for server in servers}
+        self._first = self._health[servers[0]] if servers else Health()  # that of order[0], within reach
 
     def answered(self, server: Server, took: float, now: float) -> bool:
         """It answered after so many seconds; whether it had surely been dead."""
-        health = self._health[server]
-        was_dead = health.dead
-        # As TCP smooths its round trips (RFC 6298 §2.3).
-        health.took = took if health.took is None or was_dead else health.took + (took - health.took) / 8
+        is_first = server is self.order[0]
+        health = self._first if is_first else self._health[server]
         health.silences = 0
         health.heard = now
-        was_sure, health.surely = health.surely, False
-        health.dead = False
-        if was_dead or (len(self.servers) > 1 and server is not self.order[0]):
+        was_dead, was_sure = health.dead, health.surely
+        # As TCP smooths its round trips (RFC 6298 §2.3).
+        health.took = took if health.took is None or was_dead else health.took + (took - health.took) / 8
+        if was_dead or not is_first:
+            health.dead = health.surely = False
             self._sort()
         return was_sure
 
@@ -82,6 +83,10 @@ class Ward:
             self._sort()
         return news
 
+    def took(self, server: Server) -> float | None:
+        """Seconds that it takes to answer; None where it has not been asked."""
+        return self._health[server].took
+
     def is_dead(self, server: Server) -> bool:
         """Whether it would only be asked after all others."""
         return self._health[server].dead
@@ -110,6 +115,7 @@ class Ward:
                 first = fastest
             alive = [first, *sorted((server for server in alive if server is not first), key=self._took)]
         self.order = (*alive, *dead)
+        self._first = self._health[self.order[0]]
 
     def _took(self, server: Server) -> float:
         took = self._health[server].took

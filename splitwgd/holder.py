@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 
+from splitwgd.findings import Holder
 from splitwgd.objects import Ip
 
+_LISTENING = "0A"  # TCP_LISTEN, include/net/tcp_states.h
 _REMEDIES = {
     "systemd-resolved": "set DNSStubListener=no in /etc/systemd/resolved.conf.d/ and restart systemd-resolved",
     "dnsmasq": "stop it, or give it other addresses (listen-address=, bind-interfaces)",
@@ -26,7 +29,40 @@ def holder_of(address: Ip, port: int, kind: socket.SocketKind) -> str:
             words = f"{_text(process / 'cmdline')} {name}"
             remedy = next((text for key, text in _REMEDIES.items() if key in words), None)
             return f"taken by {who}; {remedy or f'stop it (systemctl stop {unit})' if unit else remedy or 'stop it'}"
-    return "taken by a process that cannot be seen from here; look with `ss -lnup` and `ss -lntp`"
+    return "taken by a process that cannot be seen from here; look as root with `ss -lnup` and `ss -lntp`"
+
+
+def holders(port: int) -> tuple[Holder, ...] | None:
+    """Everybody who has this port, without a name where that cannot be seen; None where nothing can be."""
+    found: dict[str, tuple[Ip, str]] = {}
+    try:
+        for transport in ("udp", "tcp"):
+            for suffix in ("", "6"):
+                for line in Path(f"/proc/net/{transport}{suffix}").read_text().splitlines()[1:]:
+                    fields = line.split()
+                    local, _, local_port = fields[1].partition(":")
+                    if int(local_port, 16) == port and (transport == "udp" or fields[3] == _LISTENING):
+                        found[fields[9]] = (_address(local), transport.upper())
+    except FileNotFoundError:
+        pass  # this machine does without IPv6
+    except OSError:
+        return None
+    owners = {inode: process for process in _processes() for inode in _sockets_of(process) & found.keys()}
+    return tuple(
+        Holder(address, transport, *(_names(owners[inode]) if inode in owners else ()))
+        for inode, (address, transport) in found.items()
+    )
+
+
+def _names(process: Path) -> tuple[str, int, str]:
+    words = _text(process / "cmdline")
+    name = next((known for known in _REMEDIES if known in words), "") or _text(process / "comm")
+    return name or "a process", int(process.name), _unit(process)
+
+
+def _address(text: str) -> Ip:
+    """As /proc/net has it: in words of the machine's own byte order."""
+    return ip_address(b"".join(bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)))
 
 
 def _inodes(address: Ip, port: int, kind: socket.SocketKind) -> set[str]:
@@ -39,7 +75,7 @@ def _inodes(address: Ip, port: int, kind: socket.SocketKind) -> set[str]:
         for line in _text(Path(f"/proc/net/{transport}{suffix}")).splitlines()[1:]:
             fields = line.split()
             local, _, local_port = fields[1].partition(":")
-            listening = transport == "udp" or fields[3] == "0A"
+            listening = transport == "udp" or fields[3] == _LISTENING
             if int(local_port, 16) == port and listening and (local in wanted or local == "0" * length):
                 inodes.add(fields[9])
     return inodes

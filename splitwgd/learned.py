@@ -5,9 +5,10 @@ Mirrors what the kernel acknowledged; `now` is the caller's clock in seconds.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from splitwgd.names import Name, NameProblem, parse_name, to_text
@@ -15,12 +16,14 @@ from splitwgd.objects import Element
 from splitwgd.svcb import Address
 
 Place = tuple[str, Address]  # (set, address)
+_element = partial(tuple.__new__, Element)  # half the time of `Element(...)`
 COMMENT_LIMIT = 110  # bytes; the kernel takes 128 with its zero (NFTNL_UDATA_COMMENT_MAXLEN)
 # An element outlives its answer by this, in seconds: applications keep an address for longer than its TTL.
 SLACK = 3600
 SPARE = 900  # ... and by this much more, so that the next answer need not renew it at once
 _MORE = "+"
-_DAY = 64.0  # seconds that share a page of the calendar
+_ALONE = COMMENT_LIMIT - len(_MORE) - 1  # bytes of a name that leave room for the sign
+_DAY = 64  # seconds that share a page of the calendar
 
 
 @dataclass(slots=True)
@@ -80,9 +83,10 @@ class Ledger:
         self.spare = spare
         self.grace = grace
         self._holdings: dict[Place, Holding] = {}
-        self._calendar: dict[int, list[Place]] = {}  # by the end of their life; pages may be out of date
+        # By the end of their life; pages may be out of date.
+        self._calendar: defaultdict[int, list[Place]] = defaultdict(list)
         self._none_before: dict[tuple[str, Name | None], float] = {}  # when somebody looked in vain for victims
-        self._sizes: Counter[str] = Counter()
+        self._sizes: defaultdict[str, int] = defaultdict(int)
         self._of_name: dict[Name, int] = {}
 
     def __len__(self) -> int:
@@ -105,13 +109,15 @@ class Ledger:
 
         places: without doubles.
         """
-        life = max(self.min_lifetime, ttl + self.slack)
+        life = ttl + self.slack
+        if life < self.min_lifetime:
+            life = self.min_lifetime
         whole, own = life + self.spare, _comment(name)
-        new, renewed = [], []
+        holding, new, renewed = self._holdings.get, [], []
         for place in places:
-            known = self._holdings.get(place)
+            known = holding(place)
             if known is None or known.until <= now:
-                new.append(Element(place[0], place[1], own, whole))
+                new.append(_element((place[0], place[1], own, whole)))
                 continue
             left = known.until - now
             comment = known.comment if name in known.names else _with(known.comment, own)
@@ -121,21 +127,38 @@ class Ledger:
 
     def record(self, grant: Grant, now: float) -> None:
         """The kernel acknowledged this."""
-        name, promised = grant.name, now + max(grant.ttl, self.grace)
+        name, promised = grant.name, now + (grant.ttl if grant.ttl > self.grace else self.grace)
+        holdings, made = self._holdings, 0
+        for element in grant.new:
+            place = element[:2]
+            if place in holdings:  # others have written it in the same turn, or it had ended
+                self._live(element, now)
+                continue
+            until = now + element.seconds
+            holdings[place] = Holding(until, element.name, promised, {name: None})
+            self._enter(place, until)
+            made += 1
         if grant.new:
             self._none_before.clear()
-        for element in (*grant.new, *grant.renewed) if grant.renewed else grant.new:
+            self._of_name[name] = self._of_name.get(name, 0) + made
+        if made == len(grant.places):
+            return
+        for element in grant.renewed:
             self._live(element, now)
         for place in grant.places:
-            holding = self._holdings[place]
-            if holding.promised < promised:
-                holding.promised = promised
-            if name not in holding.names:
-                self._hold(holding, name)
+            holding = holdings[place]
+            holding.promised = max(holding.promised, promised)
+            self._hold(holding, name)
+
+    def _enter(self, place: Place, until: float) -> None:
+        """It is in its set."""
+        self._sizes[place[0]] += 1
+        self._calendar[int(until) // _DAY].append(place)
 
     def _hold(self, holding: Holding, name: Name) -> None:
-        holding.names[name] = None
-        self._of_name[name] = self._of_name.get(name, 0) + 1
+        if name not in holding.names:
+            holding.names[name] = None
+            self._of_name[name] = self._of_name.get(name, 0) + 1
 
     def restore(self, elements: Iterable[Element], now: float) -> None:
         """Takes over what a former process left in the kernel; the comment tells whose it was.
@@ -151,8 +174,7 @@ class Ledger:
                 except NameProblem:
                     holding.strangers = True
                     continue
-                if name not in holding.names:
-                    self._hold(holding, name)
+                self._hold(holding, name)
 
     def remember(self, places: Iterable[Place], now: float) -> list[Remembered]:
         """What should outlive a reboot of these places."""
@@ -170,8 +192,7 @@ class Ledger:
             holding.promised = max(holding.promised, each.until - self.slack)
             holding.strangers = holding.strangers or each.more
             for name in each.names:
-                if name not in holding.names:
-                    self._hold(holding, name)
+                self._hold(holding, name)
 
     def of(self, name: Name) -> list[Place]:
         """What a name holds. Looks at everything."""
@@ -199,18 +220,13 @@ class Ledger:
             holding = None
         if holding is None:
             holding = self._holdings[place] = Holding(until, element.name, 0.0, {})
-            self._sizes[element.set] += 1
-        else:
-            for word in element.name.split():  # others may have written in the same turn
-                holding.comment = _with(holding.comment, word)
-            if until <= holding.until:
-                return holding
-        holding.until = until
-        page = int(until // _DAY)
-        places = self._calendar.get(page)
-        if places is None:
-            places = self._calendar[page] = []
-        places.append(place)
+            self._enter(place, until)
+            return holding
+        for word in element.name.split():  # others may have written in the same turn
+            holding.comment = _with(holding.comment, word)
+        if until > holding.until:
+            holding.until = until
+            self._calendar[int(until) // _DAY].append(place)
         return holding
 
     def release(self, stays: Callable[[Name, str], bool]) -> list[Place]:
@@ -262,7 +278,7 @@ class Ledger:
         for page in sorted(self._calendar):
             for place in self._calendar[page]:
                 holding = self._holdings.get(place)
-                if holding is None or int(holding.until // _DAY) != page or set_ and place[0] != set_:
+                if holding is None or int(holding.until) // _DAY != page or set_ and place[0] != set_:
                     continue
                 if name is not None and list(holding.names) != [name]:
                     continue
@@ -300,8 +316,8 @@ class Ledger:
 
 def merged(elements: Sequence[Element]) -> Sequence[Element]:
     """One element for each place: with the longest life, and with the names of all."""
-    if len({element[:2] for element in elements}) == len(elements):
-        return elements
+    if len({address for _, address, _, _ in elements}) == len(elements):
+        return elements  # as nearly always
     found: dict[Place, Element] = {}
     for element in elements:
         place = element[:2]
@@ -317,7 +333,7 @@ def merged(elements: Sequence[Element]) -> Sequence[Element]:
 
 def _comment(name: Name) -> str:
     text = to_text(name)
-    return text if len(text) + 1 + len(_MORE) <= COMMENT_LIMIT else _MORE
+    return text if len(text) <= _ALONE else _MORE
 
 
 def _with(comment: str, name: str) -> str:

@@ -15,6 +15,7 @@ from splitwgd.names import Name
 
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS, BADCOOKIE = 0, 1, 2, 3, 4, 5, 16, 23
+ANSWERS = frozenset({NOERROR, NXDOMAIN})  # all others say why there is none
 A, CNAME, SOA, DNAME, AAAA, OPT, RRSIG, SVCB, HTTPS = 1, 5, 6, 39, 28, 41, 46, 64, 65
 IXFR, AXFR, ANY = 251, 252, 255
 # Questions for more than a record set, or for what is no data at all (RFC 6895 §3.1): not a forwarder's to pass on.
@@ -23,6 +24,7 @@ META_TYPES = frozenset({OPT, 249, 250, IXFR, AXFR, 253, 254})
 IN = 1
 HEADER = struct.Struct("!HHHHHH")
 _pack_header, _unpack_header = HEADER.pack, HEADER.unpack_from
+_pack_head = struct.Struct("!H10s").pack  # the id, and the rest of the header
 # The fixed part of a record after its owner: type, class, TTL, length (RFC 1035 §3.2.1).
 RECORD = struct.Struct("!HHIH")
 # DNS flag day 2020 and RFC 9715: what surely fits without fragments.
@@ -33,7 +35,6 @@ _ECHOED, _OURS = RD | CD, 0xFFFF & ~(RD | CD)  # bits of the flags: as the clien
 _POINTERS = 127  # a name of 255 bytes has no more labels; a pointer without a label before the next is of no use
 _KEY_ENDS = (b"\0", b"\1", b"\2", b"\3")  # what else an answer depends on: the bits DO and CD
 _TYPE_AND_CLASS = struct.Struct("!HH")
-_unpack_type_and_class = _TYPE_AND_CLASS.unpack_from
 
 
 class BadQuery(MessageError):
@@ -79,33 +80,59 @@ def read_query(data: bytes) -> Query:
     if flags & 0xF800 or questions != 1:
         raise _refusal(ident, flags)
     try:
-        root = 12
-        while length := data[root]:
-            if length > 63:
-                raise MessageError("a question's name that is compressed or has a long label")
-            root += 1 + length
-        end = root + 5
-        if root >= 12 + 255:
+        if answers or authorities:
+            raise MessageError("a question with an answer")
+        first = data[12]
+        if first > 63:
+            raise MessageError("a question's name that is compressed or has a long label")
+        below = 13 + first if first else 12
+        read = _read_rest_again if len(data) <= _REMEMBERED else _read_rest
+        length, asked, qtype, edns, size, dnssec_ok, refused = read(data[below:], additionals)
+        below += length
+        if below > 12 + 255:
             raise MessageError("a name longer than 255 bytes")
-        qtype, qclass = _unpack_type_and_class(data, root + 1)
-        opt, size, dnssec_ok, extended = 0, 512, False, 0
-        if additionals or answers or authorities or len(data) != end:
-            if answers or authorities:
-                raise MessageError("a question with an answer")
-            opt = _find_opt(data, end, additionals)
-            if opt:
-                _, size, extended, length = RECORD.unpack_from(data, opt)
-                dnssec_ok = extended & _DO != 0
-                _check_options(data, opt + RECORD.size, length)
     except (MessageError, struct.error, IndexError) as error:
         raise BadQuery(str(error), _bare(ident, flags, FORMERR)) from error
-    name = data[12 : root + 1].lower()
+    name = data[12:below].lower()
     key_end = _KEY_ENDS[(2 if dnssec_ok else 0) + (1 if flags & CD else 0)]
-    key = name + data[root + 1 : end] + key_end
-    query = Query(ident, flags, data[12:end], name, qtype, key, opt > 0, size if size > 512 else 512, dnssec_ok)
-    if qclass != IN or qtype in META_TYPES or extended & 0xFF0000:
-        raise _not_ours(query, qclass, extended)
+    query = Query(ident, flags, data[12 : below + 4], name, qtype, name + asked + key_end, edns, size, dnssec_ok)
+    if refused:
+        raise BadQuery(refused[1], error_reply(query, refused[0]))
     return query
+
+
+_Refused = tuple[int, str]  # by which rcode, and why
+
+
+def _read_rest(data: bytes, additionals: int) -> tuple[int, bytes, int, bool, int, bool, _Refused | None]:
+    """What follows the first label of a question: (the length of the name's rest, type and class, the type, whether
+    there is an OPT record, bytes that the sender can take, whether it wants DNSSEC, whether this is refused)."""
+    root = 0
+    while length := data[root]:
+        if length > 63:
+            raise MessageError("a question's name that is compressed or has a long label")
+        root += 1 + length
+    end = root + 5
+    qtype, qclass = _TYPE_AND_CLASS.unpack_from(data, root + 1)
+    opt, size, extended = 0, 512, 0
+    if additionals or len(data) != end:
+        opt = _find_opt(data, end, additionals)
+        if opt:
+            _, size, extended, length = RECORD.unpack_from(data, opt)
+            _check_options(data, opt + RECORD.size, length)
+    refused = None
+    if extended & 0xFF0000:
+        refused = BADVERS, "an EDNS version that nobody knows"
+    elif qclass != IN:
+        refused = REFUSED, "a class other than IN"
+    elif qtype in META_TYPES:
+        refused = REFUSED, "a zone transfer or a type that is no data"
+    return root + 1, data[root + 1 : end], qtype, opt > 0, max(size, 512), extended & _DO != 0, refused
+
+
+# Of most questions it is that of another one: the same parent, the same type, the same asker.
+_read_rest_again = lru_cache(1024)(_read_rest)
+_REMEMBERED = 512  # bytes of a question, at most: over TCP somebody may send 1,024 of 64 KB
 
 
 def _refusal(ident: int, flags: int) -> BadQuery:
@@ -114,14 +141,6 @@ def _refusal(ident: int, flags: int) -> BadQuery:
     if flags & 0x7800:
         return BadQuery("an opcode other than QUERY", _bare(ident, flags, NOTIMP))
     return BadQuery("not one question", _bare(ident, flags, FORMERR))  # RFC 9619
-
-
-def _not_ours(query: Query, qclass: int, extended: int) -> BadQuery:
-    if extended & 0xFF0000:
-        return BadQuery("an EDNS version that nobody knows", error_reply(query, BADVERS))
-    if qclass != IN:
-        return BadQuery("a class other than IN", error_reply(query, REFUSED))
-    return BadQuery("a zone transfer or a type that is no data", error_reply(query, REFUSED))
 
 
 def _find_opt(data: bytes, position: int, additionals: int) -> int:
@@ -214,11 +233,16 @@ def upstream_query(query: Query, ident: int, question: bytes, options: bytes | N
 
     question: its question section, perhaps in another case. options: of the OPT record, None to do without one.
     """
+    head, opt = _dress(query.flags & CD, query.dnssec_ok, options)
+    return _pack_head(ident, head) + question + opt
+
+
+@lru_cache(64)
+def _dress(checking_disabled: int, dnssec_ok: bool, options: bytes | None) -> tuple[bytes, bytes]:
+    """What stands between the id and the question that we send, and what behind it."""
     # AD: tell us what you have validated (RFC 6840 §5.7); who did not ask for it does not get it from us.
-    flags = RD | AD | (query.flags & CD)
-    if options is None:
-        return HEADER.pack(ident, flags, 1, 0, 0, 0) + question
-    return HEADER.pack(ident, flags, 1, 0, 0, 1) + question + _opt(query.dnssec_ok, 0, options)
+    head = HEADER.pack(0, RD | AD | checking_disabled, 1, 0, 0, 0 if options is None else 1)[2:]
+    return head, b"" if options is None else _opt(dnssec_ok, 0, options)
 
 
 def question_for(name: Name, qtype: int) -> Query:

@@ -116,7 +116,8 @@ def to_text(name: Name) -> str:
     """
     end = 1 + name[0]
     label = name[1:end]
-    text = _escaped(label) if label.translate(None, _TEXT_BYTES) else label.decode()
+    plain = label.isalnum() or not label.translate(None, _TEXT_BYTES)
+    text = label.decode() if plain else _escaped(label)
     return text + _text_below(name[end:]) if text else "."
 
 

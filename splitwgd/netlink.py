@@ -271,7 +271,7 @@ class Netlink:
         with NFCTSocket(nfgen_family=family) as conntrack:
             for flow in list(conntrack.dump(mark=mark, mark_mask=mask)):  # a delete would end a lazy dump
                 original = flow.get_attr("CTA_TUPLE_ORIG")
-                if _target(original) in targets:
+                if flow_target(original) in targets:
                     ports = original.get_attr("CTA_TUPLE_PROTO")
                     change = functools.partial(conntrack.entry, "del", tuple_orig=original)
                     if ports and ports.get_attr("CTA_PROTO_NUM") == socket.IPPROTO_TCP:
@@ -291,7 +291,7 @@ class Netlink:
                     for flow in list(conntrack.dump(tuple_orig=asked)):
                         original = flow.get_attr("CTA_TUPLE_ORIG")
                         # To loopback nothing leaves; after a restart there are thousands, and each costs a round trip.
-                        if not flow.get_attr("CTA_STATUS") & _DST_NAT and not _target(original).is_loopback:
+                        if not flow.get_attr("CTA_STATUS") & _DST_NAT and not flow_target(original).is_loopback:
                             change = functools.partial(conntrack.entry, "del", tuple_orig=original)
                             self._do("conntrack", change, "del")
 
@@ -309,8 +309,8 @@ class Netlink:
                 raise _explained(what, error) from error
 
 
-def _target(flow: Any) -> Ip:
-    """Of a conntrack tuple."""
+def flow_target(flow: Any) -> Ip:
+    """Where the packets of a conntrack tuple go."""
     addresses = flow.get_attr("CTA_TUPLE_IP")
     return ip_address(addresses.get_attr("CTA_IP_V4_DST") or addresses.get_attr("CTA_IP_V6_DST"))
 

@@ -70,6 +70,16 @@ class Nft:
                 item["set"] = self._list_set(name, item["set"]["name"]) or item["set"]
         return {"nftables": ours} if ours else {}
 
+    def list_others(self, name: str) -> dict[str, Any]:
+        """The ruleset without that table of ours, and without the elements of sets."""
+        self._context.set_terse_output(True)
+        try:
+            whole = self._list("list ruleset")
+        finally:
+            self._context.set_terse_output(False)
+        items = [item for item in whole["nftables"] if name not in [_table(kind, obj) for kind, obj in item.items()]]
+        return {"nftables": items}
+
     def _list(self, command: str) -> dict[str, Any]:
         try:
             listing = json.loads(self._run(command))

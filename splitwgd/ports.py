@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
+from splitwgd.turn import Turn
 from splitwgd.way import Way, endpoint, open_socket
 
 RESERVE = 1024  # sockets of one way that rest before the first of them is used again
@@ -81,8 +82,9 @@ class Port:
 class Ports:
     """All of them, behind one descriptor of the loop's: a reader for each would cost more than its question."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, reserve: int = RESERVE) -> None:
-        self.loop = loop
+    def __init__(self, turn: Turn, reserve: int = RESERVE) -> None:
+        self.turn = turn
+        self.loop = turn.loop
         self.reserve = reserve
         self._epoll = select.epoll()
         self._by_descriptor: dict[int, Port] = {}
@@ -90,7 +92,7 @@ class Ports:
         self._outbox: list[tuple[Port, bytes]] = []
         self._generation = 0
         self._sweep: asyncio.TimerHandle | None = None
-        loop.add_reader(self._epoll.fileno(), self._drain)
+        self.loop.add_reader(self._epoll.fileno(), turn.drain, self._drain)
 
     def __len__(self) -> int:
         return len(self._by_descriptor)
@@ -111,7 +113,7 @@ class Ports:
         """Sends it, one behind another with what else is sent in this turn of the loop: a system call makes the
         interpreter slow for a while after it (what the processor had learned of its jumps is lost)."""
         if not self._outbox:
-            self.loop.call_soon(self._flush)
+            self.turn.at_end(self._flush)
         self._outbox.append((port, message))
 
     def _flush(self) -> None:

@@ -28,12 +28,13 @@ _RECORDS = (  # one file a link
 # latest counts, and it alone. The marks are called after the records, "tun0" and "9999999 tun0", the latest first.
 _PRIVATE = "/run/resolvconf/private/*"
 _EXCLUSIVE = "/run/resolvconf/exclusive/*"
-_LAST = "/etc/resolv.conf"
+# The second is what the first said when `splitwg dns take` took its place. Who rewrites the first knows better.
+_LAST = ("/etc/resolv.conf", "/etc/splitwg/resolv.conf")
 
 # All that the choice depends on, for the watcher.
-SOURCES = (*_WHOLE, *_RECORDS, _PRIVATE, _EXCLUSIVE, _LAST)
+SOURCES = (*_WHOLE, *_RECORDS, _PRIVATE, _EXCLUSIVE, *_LAST)
 # systemd-resolved's stubs: they would ask their own servers, or us (systemd-resolved.service(8)).
-_STUBS = frozenset({ip_address("127.0.0.53"), ip_address("127.0.0.54")})
+STUBS = frozenset({ip_address("127.0.0.53"), ip_address("127.0.0.54")})
 AT_MOST = 8  # servers; glibc takes 3 (MAXNS, resolv.h)
 
 
@@ -41,7 +42,7 @@ def network_servers(files: Files, ours: Collection[Ip]) -> tuple[Server, ...]:
     """The servers of the first place that names any; `ours`, where we listen ourselves, are none."""
     for texts in _places(files):
         servers = dict.fromkeys(server for text in texts for server in parse_resolv_conf(text))
-        found = [server for server in servers if server.address not in ours and server.address not in _STUBS]
+        found = [server for server in servers if server.address not in ours and server.address not in STUBS]
         if found:
             return tuple(found[:AT_MOST])
     return ()
@@ -66,7 +67,8 @@ def _places(files: Files) -> Iterator[list[str]]:
         yield [read_if_any(files, path)]
     for pattern in _RECORDS:
         yield [read_if_any(files, path) for path in _public(files, files.glob(pattern))]
-    yield [read_if_any(files, _LAST)]
+    for path in _LAST:
+        yield [read_if_any(files, path)]
 
 
 def _public(files: Files, records: list[str]) -> list[str]:

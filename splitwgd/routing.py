@@ -18,7 +18,7 @@ class Routing:
     table: int = 100
     priority: int = 100
     min_lifetime: int = 3600
-    on_stop: str = "closed"
+    on_stop: str = "open"
 
     @property
     def direct(self) -> int:

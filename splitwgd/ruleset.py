@@ -37,6 +37,7 @@ def make_table(
         Chain("prerouting", "filter", "prerouting", MANGLE, _prerouting(config, bits)),
         Chain("output_nat", "nat", "output", DSTNAT_OUTPUT, output_nat(config, bits, foreign)),
         Chain("prerouting_nat", "nat", "prerouting", AFTER_DSTNAT, prerouting_nat(config, downlinks)),
+        Chain("to_us", "filter", "prerouting", AFTER_DSTNAT, _to_us(config, bits)),
         Chain("refuse", "filter", "output", FILTER, _refuse(config, bits, foreign)),
         Chain("refuse_forwarded", "filter", "forward", FILTER, _refuse_forwarded(config, bits)),
         Chain("last_door", "filter", "postrouting", MANGLE, _last_door(config, bits)),
@@ -57,6 +58,9 @@ def _sets(config: Config) -> Iterable[Set]:
             yield Set(domain_set(tunnel.sets, family), kind, frozenset({"timeout"}), SET_SIZE)
             members = collapsed(net for net in tunnel.networks if net.version == family)
             yield Set(f"{tunnel.sets}_networks{family}", kind, frozenset({"interval"}), members=members)
+
+
+_LOOPBACK = ("ip daddr 127.0.0.0/8", "ip6 daddr ::1")
 
 
 def _members(tunnel: Tunnel) -> Iterable[tuple[int, str]]:
@@ -153,6 +157,17 @@ def _prerouting(config: Config, bits: Bits) -> Rules:
     return tuple(rules)
 
 
+def _to_us(config: Config, bits: Bits) -> Rules:
+    """A firewall may ask by the mark whether the way back is the way that a packet came, as firewalld does for IPv6.
+
+    After NAT, and only what ends here: what goes on to others would be routed by the mark, back into the tunnel.
+    """
+    return tuple(
+        rule(f'iifname "{t.link}" fib daddr type local {bits.put(t.mark)}', "its way back is the tunnel")
+        for t in config.tunnels
+    )
+
+
 def _refuse(config: Config, bits: Bits, foreign: Rules) -> Rules:
     rules = [TO_ITSELF]
     for tunnel in config.tunnels:
@@ -197,6 +212,8 @@ def _last_door(config: Config, bits: Bits) -> Rules:
                 rules.append(rule(f"{match} counter drop", "the tunnel's own address is nobody's beyond another link"))
         syn = f'oifname "{tunnel.link}" tcp flags & (syn | rst) == syn'
         rules.append(rule(f"{syn} tcp option maxseg size set rt mtu", "the MSS was chosen for the uplink"))
+    # What a program asks that is bound to a link is led to the forwarder, and would leave by that link all the same.
+    rules += [rule(f"{match} counter drop", "loopback stays here (RFC 1122 §3.2.1.3)") for match in _LOOPBACK]
     return tuple(rules)
 
 

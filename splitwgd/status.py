@@ -19,6 +19,7 @@ from splitwgd.rules import reason
 
 # A peer that carries traffic renews its session every 120 s and gives it up after 180 s (WireGuard paper, §6.1).
 SESSION = 180
+STATES = ON, CLOSED, LEAKING, OFF = ("on", "closed", "leaking", "off")
 
 
 def make_status(
@@ -31,7 +32,7 @@ def make_status(
     addresses: Mapping[str, int],
     now: float,
 ) -> dict[str, Any]:
-    """addresses: learned ones, by set. now: seconds since the epoch. `state` is on, closed or down."""
+    """addresses: learned ones, by set. now: seconds since the epoch. `state`: one of STATES; `because`: a sentence."""
     tunnels = []
     for tunnel in config.tunnels:
         peers = [_peer(state, now) for state in states.get(tunnel.link, [])]
@@ -47,8 +48,10 @@ def make_status(
                 "handshake_age": min(ages, default=None),
             }
         )
+    state, because = _judged(config, tunnels, lacking)
     return {
-        "state": _state(tunnels, bool(lacking)),
+        "state": state,
+        "because": because,
         "config": config.path,
         "tunnels": tunnels,
         "addresses": dict(addresses),
@@ -72,11 +75,25 @@ def bypasses(found: Plan) -> dict[str, int]:
     return counts
 
 
-def _state(tunnels: list[dict[str, Any]], lacking: bool) -> str:
-    if all(tunnel["wanted"] == "down" for tunnel in tunnels):
-        return "down"
-    alive = all(t["handshake_age"] is not None and t["handshake_age"] < SESSION for t in tunnels)
-    return "on" if alive and not lacking else "closed"
+def _judged(config: Config, tunnels: list[dict[str, Any]], lacking: Diff) -> tuple[str, str]:
+    if any(isinstance(put.wanted, Table) for put in lacking.grow):
+        return LEAKING, "the nft table is not as it has to be: listed sites may leave in clear"
+    for tunnel in tunnels:
+        if tunnel["wanted"] == "down":
+            return CLOSED, f"{tunnel['link']} was taken down (splitwg up brings it back)"
+    if lacking:
+        return CLOSED, "something of splitwg's is not as it should be in the kernel: see below"
+    kept_alive = {tunnel.link for tunnel in config.tunnels if any(peer.keepalive for peer in tunnel.wireguard.peers)}
+    ages = []
+    for tunnel in tunnels:
+        link, age = tunnel["link"], tunnel["handshake_age"]
+        if age is None:
+            return CLOSED, f"{link} has had no handshake yet: the VPN's server has not answered"
+        # Without keep-alives there is a handshake when there is something to send, and not before.
+        if age >= SESSION and link in kept_alive:
+            return CLOSED, f"{link}: the last handshake was {age} s ago: the VPN's server does not answer"
+        ages.append(f"{link}, last handshake {age} s ago")
+    return ON, f"listed sites go through {'; '.join(ages)}"
 
 
 def _peer(state: PeerState, now: float) -> dict[str, Any]:
@@ -87,6 +104,11 @@ def _peer(state: PeerState, now: float) -> dict[str, Any]:
         "received": state.received,
         "sent": state.sent,
     }
+
+
+def traffic_of(states: Mapping[str, list[PeerState]]) -> dict[str, tuple[int, int]]:
+    """Bytes received and sent, by link."""
+    return {link: (sum(p.received for p in peers), sum(p.sent for p in peers)) for link, peers in states.items()}
 
 
 def status_line(status: Mapping[str, Any]) -> str:

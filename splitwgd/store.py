@@ -7,8 +7,9 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tomlkit
 from tomlkit.items import Array, Table
@@ -25,9 +26,16 @@ class Disk:
     def __init__(self, rest: float = 0.0) -> None:
         """rest: seconds that are given to other threads between the steps of long work."""
         self._rest = rest
+        self.handed: dict[str, bytes] = {}  # by root, of files that are root's alone, since the start
 
     def read(self, path: str) -> bytes:
-        return Path(path).read_bytes()
+        try:
+            return Path(path).read_bytes()
+        except PermissionError:
+            # Root's alone, and we are not root: systemd has given us a copy (LoadCredential=), as it was at the start.
+            if (copy := self.handed.get(path) or _credential(path)).strip():
+                return copy
+            raise
 
     def glob(self, pattern: str) -> list[str]:
         return sorted(glob.glob(pattern))
@@ -51,20 +59,36 @@ class Disk:
             time.sleep(self._rest)
 
 
-def add_domain(path: str, pattern: Pattern) -> bool:
-    """Writes the pattern into tunneled.domains; False when it stood there already."""
+def _credential(path: str) -> bytes:
+    """What the unit has loaded of a file, under its path with - for /; nothing where it has not."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    try:
+        return Path(folder, path.strip("/").replace("/", "-")).read_bytes() if folder else b""
+    except OSError:
+        return b""
+
+
+def add_domains(path: str, patterns: Sequence[tuple[Pattern, str]]) -> list[bool]:
+    """Writes the patterns into tunneled.domains, each with its comment; False for one that stood there already."""
     document, domains = _open(path)
-    if any(_is(entry, pattern) for entry in domains):
-        return False
-    domains.add_line(str(pattern), indent=_indent(domains)) if _by_lines(domains) else domains.append(str(pattern))
-    _write(path, tomlkit.dumps(document))
-    return True
+    known = {pattern for entry in domains if (pattern := _pattern(entry)) is not None}
+    done = []
+    for pattern, comment in patterns:
+        done.append(pattern not in known)
+        known.add(pattern)
+        if done[-1] and _by_lines(domains):
+            domains.add_line(str(pattern), indent=_indent(domains), comment=comment or None)
+        elif done[-1]:
+            domains.append(str(pattern))
+    if any(done):
+        _write(path, tomlkit.dumps(document))
+    return done
 
 
 def remove_domain(path: str, pattern: Pattern) -> bool:
     """Takes the pattern out of tunneled.domains; False when it was not there."""
     document, domains = _open(path)
-    places = [place for place, entry in enumerate(domains) if _is(entry, pattern)]
+    places = [place for place, entry in enumerate(domains) if _pattern(entry) == pattern]
     for place in reversed(places):
         del domains[place]
     if places:
@@ -72,13 +96,22 @@ def remove_domain(path: str, pattern: Pattern) -> bool:
     return bool(places)
 
 
+def with_values(path: str, data: bytes, values: Mapping[str, Any]) -> str:
+    """The text of a configuration with these values ("section.key"), and all else of it as it stands."""
+    document = _parsed(path, data)
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        table = document.setdefault(section, tomlkit.table())
+        if table.get(name) != value:
+            table[name] = value
+    return tomlkit.dumps(document)
+
+
 def _open(path: str) -> tuple[tomlkit.TOMLDocument, Array]:
     try:
-        document = tomlkit.parse(Path(path).read_bytes().decode())  # with its line ends as they are
+        document = _parsed(path, Path(path).read_bytes())
     except OSError as error:
         raise ConfigError([Problem(path, f"cannot be read ({error.strerror})", "check owner and mode")]) from error
-    except ValueError as error:
-        raise ConfigError([Problem(path, f"is not TOML: {error}", "mend that line")]) from error
     section = document.setdefault("tunneled", tomlkit.table())
     if isinstance(section, Table):
         domains = section.setdefault("domains", tomlkit.array())
@@ -87,11 +120,18 @@ def _open(path: str) -> tuple[tomlkit.TOMLDocument, Array]:
     raise ConfigError([Problem(f"{path}: tunneled.domains", "is no list", 'write domains = ["example.com"]')])
 
 
-def _is(entry: object, pattern: Pattern) -> bool:
+def _parsed(path: str, data: bytes) -> tomlkit.TOMLDocument:
     try:
-        return parse_pattern(str(entry)) == pattern
+        return tomlkit.parse(data.decode())  # with its line ends as they are
+    except ValueError as error:
+        raise ConfigError([Problem(path, f"is not TOML: {error}", "mend that line")]) from error
+
+
+def _pattern(entry: object) -> Pattern | None:
+    try:
+        return parse_pattern(str(entry))
     except ValueError:
-        return False
+        return None
 
 
 def _by_lines(domains: Array) -> bool:
@@ -122,7 +162,8 @@ def _replace(target: str, handle: int, temporary: str, mode: os.stat_result, pie
                 file.write(piece)
             file.flush()
             os.fchmod(file.fileno(), mode.st_mode & 0o7777)
-            os.fchown(file.fileno(), mode.st_uid, mode.st_gid)
+            if (mode.st_uid, mode.st_gid) != (os.geteuid(), os.getegid()):  # not to be asked for in vain: it is a right
+                os.fchown(file.fileno(), mode.st_uid, mode.st_gid)
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException:
@@ -144,6 +185,9 @@ def keep(path: str, pieces: Iterable[bytes]) -> None:
     # One name and not ever new ones: what a kill or a power cut leaves half written is overwritten the next time.
     temporary = f"{path}.new"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    if os.geteuid() == 0:  # the unit's daemon, which is not root, has to read what one that was run by hand wrote
+        folder = os.stat(os.path.dirname(path))
+        os.fchown(handle, folder.st_uid, folder.st_gid)
     _replace(path, handle, temporary, os.fstat(handle), pieces)
 
 

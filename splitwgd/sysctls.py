@@ -40,6 +40,11 @@ def is_strict(link: str) -> bool:
     return max(base or 0, _read("all") or 0) == _STRICT
 
 
+def is_strict_now(link: str) -> bool:
+    """Whether replies are filtered strictly on this link, as it is."""
+    return max(_read(link) or 0, _read("all") or 0) == _STRICT
+
+
 def is_loosened(link: str) -> bool:
     """Whether the link is loose by our doing: more than a new one would be."""
     return _read(link) == _LOOSE != _read("default")

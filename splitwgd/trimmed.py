@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from splitwgd.answers import RECORDS_LIMIT, Reply, read_reply
+from splitwgd.answers import RECORDS_LIMIT, read_reply
 from splitwgd.errors import MessageError
 from splitwgd.message import (
     AAAA,
@@ -27,6 +27,7 @@ from splitwgd.message import (
     expanded,
     skip_name,
 )
+from splitwgd.reply import Reply
 from splitwgd.svcb import MANDATORY, WIDTHS, Address, addresses_in, parameters
 
 # Types whose data may hold compressed names (RFC 3597 §4): (bytes before the names, how many).

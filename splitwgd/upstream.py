@@ -10,16 +10,19 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from splitwgd.answers import TTL_LIMIT
 from splitwgd.channels import Channels
+from splitwgd.desk import Desk
 from splitwgd.errors import UpstreamError
 from splitwgd.exchange import FIRST_PATIENCE
-from splitwgd.flight import Desk, Done, Flight
+from splitwgd.flight import Done, Flight
 from splitwgd.message import A, Query, question_for
 from splitwgd.names import ROOT, Name, parse_name
 from splitwgd.ports import Ports
 from splitwgd.servers import Server
+from splitwgd.turn import Turn
 from splitwgd.zones import Group
 
 log = logging.getLogger("splitwgd.dns")
@@ -43,7 +46,7 @@ class Upstreams:
         self.limit = limit
         self.loop = loop
         self.channels = channels or Channels(loop)
-        self.ports = ports or Ports(loop)
+        self.ports = ports or Ports(Turn(loop))
         self.ttl_bounds = (0, TTL_LIMIT)
         self.mix_case = False
         self.first: dict[Flight, None] = {}  # whose first attempt is under way, the oldest first
@@ -51,15 +54,14 @@ class Upstreams:
         self.on_recovery: Callable[[Group], None] = lambda group: None
         self.discarded = 0  # replies that did not fit their question
         self._desks: dict[Group, Desk] = {}
+        self._at_hand: Desk | None = None  # that of the group that was asked last
         self.probes: dict[Name, tuple[Group, Server]] = {}
         self._tick: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
 
     def ask(self, query: Query, group: Group, done: Done) -> None:
         """Calls `done` once, later, with the reply or with why there is none."""
-        desk = self._desks.get(group)
-        if desk is None:
-            desk = self._desks[group] = Desk(group)
+        desk = self._desk(group)
         if len(self.first) + len(self.later) >= self.limit:
             error = UpstreamError(f"{group.name}: {self.limit} questions are under way already")
             self.loop.call_soon(done, error)
@@ -102,20 +104,25 @@ class Upstreams:
         """The network is another one: nothing that was learned of the servers, and no open socket, is good now."""
         self.ports.refresh()
         self.channels.drop(lambda way: True)
+        self._at_hand = None
         for group in list(self._desks):
             self._desks[group] = Desk(group)
 
     def keep_only(self, groups: Iterable[Group]) -> None:
         """Forgets the servers of other groups."""
         kept = set(groups)
+        self._at_hand = None
         self._desks = {group: desk for group, desk in self._desks.items() if group in kept}
         ways = {post.way for desk in self._desks.values() for post in desk.posts.values()}
         self.channels.drop(lambda way: way not in ways)
 
-    def state(self) -> dict[str, dict[str, str]]:
-        """How the servers do, by group, in words."""
+    def state(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """How the servers do, by group: in a word, and the milliseconds until they answer (None: not asked yet)."""
         return {
-            group.name: {str(server): self._word(desk, server) for server in group.servers}
+            group.name: {
+                str(server): {"is": self._word(desk, server), "ms": _milliseconds(desk.ward.took(server))}
+                for server in group.servers
+            }
             for group, desk in self._desks.items()
         }
 
@@ -137,9 +144,7 @@ class Upstreams:
 
     def send_one(self, group: Group, server: Server, query: Query) -> None:
         """A question of our own to one server, for the sake of being asked."""
-        flight = Flight(self, self._desk(group), query, lambda outcome: None)
-        flight.own = True
-        flight.begin((server,))
+        Flight(self, self._desk(group), query, lambda outcome: None, own=True).begin((server,))
 
     def look_for_loops(self, groups: Iterable[Group]) -> None:
         """Asks each server once for a name that nobody else knows: if that comes to us, the server asks us."""
@@ -164,7 +169,11 @@ class Upstreams:
         return True
 
     def _desk(self, group: Group) -> Desk:
-        return self._desks.get(group) or self._desks.setdefault(group, Desk(group))
+        desk = self._at_hand
+        if desk is None or desk.group is not group:
+            desk = self._at_hand = self._desks.get(group) or self._desks.setdefault(group, Desk(group))
+            desk.group = group
+        return desk
 
     def close(self) -> None:
         """Ends every question that is under way, without an answer."""
@@ -175,3 +184,7 @@ class Upstreams:
                 timer.cancel()
         self.channels.close()
         self.ports.close()
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

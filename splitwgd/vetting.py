@@ -12,12 +12,13 @@ from functools import partial
 from typing import NamedTuple
 
 from splitwgd.admission import Admission
-from splitwgd.answers import Reply, read_reply
+from splitwgd.answers import read_reply
 from splitwgd.cache import group_of_chain
 from splitwgd.learned import Place
 from splitwgd.local import no_data
 from splitwgd.message import AAAA, HEADER, QR, A, Query
 from splitwgd.names import Name, to_text
+from splitwgd.reply import Reply
 from splitwgd.ruleset import domain_set
 from splitwgd.svcb import Address
 from splitwgd.trimmed import trimmed
@@ -108,9 +109,9 @@ class Vetting:
 
     def vet(self, query: Query, reply: Reply, group: Group) -> tuple[Reply, Group]:
         """The reply without what may not be given, and the group whose policy it is under. group: the question's."""
-        policy = group if len(reply.chain) == 1 else self.policy(reply)
-        few = policy.tunnel is None or (len(policy.families) == 2 and len(reply.addresses) <= OF_AN_ANSWER)
-        if few and not reply.stray and self.admission.are_harmless(reply.addresses):
+        policy, addresses = group if len(reply.chain) == 1 else self.policy(reply), reply.addresses
+        few = policy.tunnel is None or len(addresses) <= OF_AN_ANSWER
+        if few and not reply.stray and self.admission.are_harmless(addresses, policy.widths):
             return reply, policy
         objection: Callable[[Address], str]
         if policy.tunnel is not None:

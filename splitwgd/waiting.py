@@ -60,6 +60,10 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._pending)
 
+    def anybody(self) -> bool:
+        """Whether somebody waits for an answer that he has not had."""
+        return any(pending.askers and not pending.given for pending in self._pending.values())
+
     def open(self, pending: Pending) -> bool:
         """Whether it may be asked."""
         query = pending.query

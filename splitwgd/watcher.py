@@ -97,6 +97,8 @@ class Watcher(FileSystemEventHandler):
                         self._watches[directory] = observer.schedule(self, directory, event_filter=_CHANGES)
                     except (FileNotFoundError, NotADirectoryError):
                         pass  # gone meanwhile; the next look finds what there is
+                    except PermissionError:
+                        pass  # root's alone: whoever writes there has to say so (splitwg reload)
         except OSError as error:  # of inotify's limits, mostly
             self._stop()
             remedy = "raise fs.inotify.max_user_watches and max_user_instances"

@@ -17,8 +17,8 @@ class Group:
     """Servers that are asked alike. link: what the sockets are bound to, so that they take it or fail.
 
     tunnel: the sets' prefix where the group's addresses are tunneled, None where they are not.
-    families: of addresses that its tunnel carries. local: answered on this machine (`local`), never asked.
-    unasked: types of questions that its servers are never asked.
+    families: of addresses that its tunnel carries; widths: how many bytes those have. local: answered on this
+    machine (`local`), never asked. unasked: types of questions that its servers are never asked.
     """
 
     name: str
@@ -28,11 +28,13 @@ class Group:
     tunnel: str | None = None
     families: frozenset[int] = frozenset({4, 6})
     local: bool = False
+    widths: frozenset[int] = field(init=False, compare=False)
     unasked: frozenset[int] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         types = {ANY} | {qtype for family, qtype in ((4, A), (6, AAAA)) if family not in self.families}
         object.__setattr__(self, "unasked", frozenset(types))
+        object.__setattr__(self, "widths", frozenset({4: 4, 6: 16}[family] for family in self.families))
 
     def __hash__(self) -> int:
         return hash(self.name)  # groups are looked up for every question

@@ -13,11 +13,11 @@ import pytest
 from dnslib import QTYPE, RR, DNSRecord
 from dnslib import A as ARecord
 
-from splitwgd.answers import Reply
 from splitwgd.channels import Channels
 from splitwgd.errors import UpstreamError
 from splitwgd.message import A, Query, question_for
 from splitwgd.names import parse_name
+from splitwgd.reply import Reply
 from splitwgd.servers import Server
 from splitwgd.upstream import Upstreams
 from splitwgd.way import Way

@@ -11,7 +11,7 @@ from typing import Any
 from dnslib import RCODE, DNSRecord
 
 from splitwgd.admission import Admission
-from splitwgd.answers import Reply, read_reply
+from splitwgd.answers import read_reply
 from splitwgd.cache import Cache
 from splitwgd.config import Config
 from splitwgd.errors import KernelError, UpstreamError
@@ -23,6 +23,8 @@ from splitwgd.local import Local, local_patterns
 from splitwgd.message import Query
 from splitwgd.names import Name, to_text
 from splitwgd.objects import Element
+from splitwgd.reply import Reply
+from splitwgd.turn import Turn
 from splitwgd.vetting import Vetting
 from splitwgd.zones import Group, Zones
 from tests.samples import answer, extended_error, question
@@ -195,7 +197,7 @@ class Desk:
         upstreams: Any = self.upstreams
         zones = Zones(config, local_patterns(config))
         cache = Cache(config.cache_size, config.cache_bytes, config.stale)
-        gate = Gate(clock, self.ledger, elements)
+        gate = Gate(Turn(clock), self.ledger, elements)
         vetting = Vetting(zones, self.admission, self.notes.append)
         self.forwarder = Forwarder(clock, zones, Local(config), cache, upstreams, gate, vetting)
 

@@ -16,12 +16,9 @@ from splitwgd.answers import (
     NEGATIVE_LIMIT,
     RECORDS_LIMIT,
     TTL_LIMIT,
-    Reply,
     _Reader,
-    counted_down,
     is_reply_to,
     read_reply,
-    with_ttl,
 )
 from splitwgd.errors import MessageError
 from splitwgd.message import (
@@ -45,6 +42,7 @@ from splitwgd.message import (
     read_query,
 )
 from splitwgd.names import to_text
+from splitwgd.reply import Reply, counted_down, with_ttl
 from tests.samples import answer, ask, question, raw_record, raw_reply
 
 QUERY = ask("www.example.com")
@@ -488,28 +486,6 @@ def test_an_opt_elsewhere_is_refused(counts: tuple[int, int, int]) -> None:
 
 def test_bytes_after_the_last_record_are_not_passed_on() -> None:
     assert raw(raw_record(HERE), b"more", counts=(1, 0, 0)).records.endswith(b"\1\2\3\4")
-
-
-# -- given again later
-
-
-def test_ttls_are_counted_down_in_a_copy_and_stop_at_0() -> None:
-    reply = read("www.example.com. 300 IN CNAME b.example.\nb.example. 60 IN A 192.0.2.1", SOA_RECORD)
-    before = reply.records
-    assert [record.ttl for record in given_to_client(counted_down(reply, 100)).rr] == [200, 0]
-    assert [record.ttl for record in given_to_client(counted_down(reply, 100)).auth] == [800]
-    assert reply.records == before
-    assert counted_down(reply, 0) == reply
-
-
-def test_another_ttl_may_be_put_on_all_of_them() -> None:
-    reply = read("www.example.com. 300 IN CNAME b.example.\nb.example. 6 IN A 192.0.2.1", SOA_RECORD)
-    record = given_to_client(with_ttl(reply, 30))
-    assert [r.ttl for r in (*record.rr, *record.auth)] == [30, 30, 30]
-    assert (with_ttl(reply, 30).flags, [str(r.rdata) for r in record.rr]) == (
-        reply.flags,
-        ["b.example.", "192.0.2.1"],
-    )
 
 
 def test_a_name_is_told_without_its_pointers_in_its_own_case() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import splitwgd.bulk
 from splitwgd.bulk import COUNT, QUESTION, Asker, Bulk
+from splitwgd.turn import Turn
 
 Taken = list[tuple[bytes, Asker]]
 NOTHING: dict[bytes, bytes] = {}
@@ -31,7 +32,7 @@ class Loop:
 
 
 def make_bulk(sock: socket.socket, loop: Loop | None = None) -> Bulk:
-    return Bulk(cast(asyncio.AbstractEventLoop, loop or Loop()), sock)
+    return Bulk(Turn(cast(asyncio.AbstractEventLoop, loop or Loop())), sock)
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])

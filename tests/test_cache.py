@@ -9,10 +9,11 @@ from dnslib import DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitwgd.answers import Reply, counted_down, read_reply
+from splitwgd.answers import read_reply
 from splitwgd.cache import FAILURE, Cache, group_of_chain
 from splitwgd.message import CD, Query, Why, fit_reply, question_for, read_query
 from splitwgd.names import Name, parse_name
+from splitwgd.reply import Reply, counted_down
 from splitwgd.zones import Group
 from tests.samples import answer, ask, question
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from splitwgd import __version__, cli
+from splitwgd import __version__, cli, listing, overview, removal
 from splitwgd.control import NoDaemon
 from splitwgd.errors import SplitwgError
 from tests.worlds import WG
@@ -52,92 +52,6 @@ def run(path: Path, *arguments: str) -> Result:
     return CliRunner().invoke(cli.main, ["--config", str(path), *arguments])
 
 
-# -- the list
-
-
-def test_the_list_shows_what_is_tunneled_from_all_files(path: Path) -> None:
-    done = run(path, "list")
-    assert done.exit_code == 0
-    assert done.output.split() == ["github.com", "=example.org", "*.example.net", "!www.example.net", "198.51.100.0/24"]
-
-
-def test_added_is_listed_and_every_comment_is_kept(path: Path) -> None:
-    done = run(path, "add", "Example.COM", "*.bücher.example", "github.com")
-    assert done.exit_code == 0
-    assert done.output.splitlines() == [
-        "example.com added",
-        "*.xn--bcher-kva.example added",
-        "github.com is listed already",
-        "splitwgd does not run: it will be so when it starts",
-    ]
-    assert [line for line in TOML.splitlines() if line not in path.read_text().splitlines()] == []
-    assert {"example.com", "*.xn--bcher-kva.example"} < set(run(path, "list").output.split())
-
-
-def test_removed_is_gone_and_every_other_line_is_kept(path: Path) -> None:
-    done = run(path, "remove", "=example.org", "*.example.net")
-    assert done.exit_code == 0
-    assert done.output.splitlines()[:2] == ["=example.org removed", "*.example.net is not listed in this file"]
-    assert path.read_text() == TOML.replace('    "=example.org",\n', "")
-
-
-def test_add_and_remove_lead_back_to_the_byte(path: Path) -> None:
-    run(path, "add", "example.com")
-    run(path, "remove", "example.com")
-    assert path.read_text() == TOML
-
-
-@pytest.mark.parametrize("verb", ["add", "remove"])
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("https://github.com/x", "a slash cannot be in a name; write the bare domain"),
-        ("two words", "a space cannot be in a name"),
-        ("a..b", "an empty label"),
-        ("", "an empty name"),
-        ("x" * 64 + ".com", "63 is the limit"),
-    ],
-)
-def test_what_is_no_domain_is_refused_with_its_remedy_and_nothing_is_written(
-    path: Path, verb: str, text: str, words: str
-) -> None:
-    done = run(path, verb, "example.com", text)
-    assert done.exit_code == 2
-    assert words in " ".join(done.output.replace("│", " ").split())
-    assert path.read_text() == TOML
-
-
-@pytest.mark.parametrize("verb", ["add", "remove"])
-def test_without_a_domain_the_call_is_wrong(path: Path, verb: str) -> None:
-    done = run(path, verb)
-    assert (done.exit_code, "DOMAIN" in done.output) == (2, True)
-
-
-@pytest.mark.parametrize("verb", ["add", "remove", "list"])
-def test_without_its_file_the_error_names_it(tmp_path: Path, verb: str) -> None:
-    missing = tmp_path / "no.toml"
-    done = run(missing, verb, *(["example.com"] if verb != "list" else []))
-    assert done.exit_code == 2
-    assert done.stderr.startswith(f"splitwg: {missing}: ") and "Traceback" not in done.output
-
-
-@pytest.mark.parametrize("verb", ["add", "remove"])
-def test_a_file_that_may_not_be_written_is_told(path: Path, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("splitwgd.store.tempfile.mkstemp", denied)
-    done = run(path, verb, "example.com" if verb == "add" else "github.com")
-    assert done.exit_code == 1
-    assert done.stderr == f"splitwg: {path} cannot be written (Permission denied); run as root\n"
-    assert path.read_text() == TOML
-
-
-def test_a_relative_path_is_understood(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(path.parent)
-    assert run(Path("domains.toml"), "list").output.startswith("github.com\n")
-
-
 # -- with a daemon
 
 
@@ -147,7 +61,8 @@ class Daemon:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told: list[str] = []
         self.answers: dict[str, dict[str, Any] | SplitwgError] = {}
-        monkeypatch.setattr(cli, "ask", self.ask)
+        for module in (cli, listing, overview, removal):
+            monkeypatch.setattr(module, "ask", self.ask)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         self.told.append(request["do"])
@@ -162,20 +77,10 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     yield Daemon(monkeypatch)
 
 
-@pytest.mark.parametrize(("verb", "domain"), [("add", "example.com"), ("remove", "github.com")])
-def test_the_daemon_is_told_once_of_an_edit(path: Path, daemon: Daemon, verb: str, domain: str) -> None:
-    done = run(path, verb, domain)
-    assert (done.exit_code, daemon.told) == (0, ["reload"])
-    assert "does not run" not in done.output
-
-
-def test_what_the_daemon_says_against_an_edit_is_passed_on(path: Path, daemon: Daemon) -> None:
-    daemon.answers["reload"] = SplitwgError("the file is wrong elsewhere; mend it")
-    done = run(path, "add", "example.com")
-    assert (done.exit_code, done.stderr) == (1, "splitwg: the file is wrong elsewhere; mend it\n")
-
-
-@pytest.mark.parametrize(("verb", "words"), [("down", "down: what is tunneled is closed\n"), ("up", "up\n")])
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [("down", "down: what is tunneled is closed\n"), ("up", "up: the link is back\n")],
+)
 def test_up_and_down_are_told_and_trouble_is_an_error(path: Path, daemon: Daemon, verb: str, words: str) -> None:
     done = run(path, verb)
     assert (done.exit_code, done.output, daemon.told) == (0, words, [verb])
@@ -189,47 +94,6 @@ def test_up_and_down_need_a_daemon(path: Path, verb: str) -> None:
     done = run(path, verb)
     assert done.exit_code == 1
     assert done.stderr.startswith("splitwg: splitwgd does not answer on ") and done.stderr.count("\n") == 1
-
-
-PEER = {"public_key": "x", "endpoint": "192.0.2.1:51820", "handshake_age": 7, "received": 500, "sent": 3 << 30}
-TUNNEL = {
-    "link": "wg0",
-    "wanted": "up",
-    "domains": 3,
-    "networks": 1,
-    "servers": ["10.1.0.1"],
-    "peers": [PEER, PEER | {"endpoint": None, "handshake_age": None, "sent": 2048}],
-    "handshake_age": 7,
-}
-STATUS = {
-    "state": "on",
-    "trouble": "",
-    "tunnels": [TUNNEL],
-    "addresses": {"wg_domains4": 12},
-    "bypasses": {"redirected": 9, "refused_plain": 1, "refused_tls": 2, "refused_https": 3, "found_open": 4},
-    "questions": {"asked": 5, "from_cache": 2},
-    "held": ["nft table inet wg_routing: 4 sets, 6 chains, 30 rules"],
-    "differs": ["+ ip link wg0"],
-}
-
-
-def test_status_is_for_people_and_for_scripts(path: Path, daemon: Daemon) -> None:
-    daemon.answers["status"] = STATUS
-    said = run(path, "status").output
-    for words in (
-        "splitwg is on\n",
-        "wg0 (wanted up): 3 domains, 1 networks, asked at 10.1.0.1",
-        "peer 192.0.2.1:51820: last handshake 7 s ago, 500 B in, 3.0 GiB out",
-        "peer without an address yet: no handshake yet, 500 B in, 2.0 KiB out",
-        "wg_domains4: 12 addresses",
-        "5 asked, 2 from cache",
-        "other ways to ask: 9 led here; packets refused: 1 to port 53, 2 over TLS, 3 over HTTPS\n",
-        "connections that were open before the address of a listed name was known: 4\n",
-        "nft table inet wg_routing",
-        "that is not as wanted:\n  + ip link wg0",
-    ):
-        assert words in said
-    assert json.loads(run(path, "status", "--json").output) == STATUS
 
 
 SHARED = {
@@ -269,6 +133,19 @@ NAME = {"name": "a.example", "tunnel": "wg0", "asked_at": "wg0", "entry": "examp
             ],
         ),
         (
+            {
+                "name": "",
+                "addresses": [LISTED | {"mark": "0x1", "way": "wg0, table 100"}, FREE | {"mark": "0x0", "way": "eth0"}],
+                "flows": [{"protocol": "tcp", "to": "192.0.2.3", "port": 443, "bytes": 1200}],
+            },
+            [
+                "  192.0.2.3 is tunneled through wg0: it is in 192.0.2.0/29, which is listed",
+                "    mark 0x1; its way: wg0, table 100",
+                "  192.0.2.2 is not tunneled: shop.example; its way: eth0",
+                "  under way: tcp to 192.0.2.3 port 443, 1200 bytes",
+            ],
+        ),
+        (
             {"name": "", "addresses": [LISTED]},
             ["  192.0.2.3 is tunneled through wg0: it is in 192.0.2.0/29, which is listed"],
         ),
@@ -282,11 +159,6 @@ def test_why_is_told_in_words_and_for_scripts(
     assert json.loads(run(path, "why", "a.example", "--json").output) == found
 
 
-def test_trouble_stands_in_the_first_line(path: Path, daemon: Daemon) -> None:
-    daemon.answers["status"] = STATUS | {"state": "closed", "trouble": "no WireGuard"}
-    assert run(path, "status").output.startswith("splitwg is closed (no WireGuard)\n")
-
-
 def test_teardown_waits_for_the_end_of_the_daemon(path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
@@ -297,7 +169,7 @@ def test_teardown_waits_for_the_end_of_the_daemon(path: Path, daemon: Daemon, mo
             other.stdin.close()  # type: ignore[union-attr]
 
         daemon.answers["teardown"] = {"pid": other.pid}
-        monkeypatch.setattr(cli, "Kernel", lambda owner: no_kernel(owner) if order else pytest.fail("too soon"))
+        monkeypatch.setattr(removal, "Kernel", lambda owner: no_kernel(owner) if order else pytest.fail("too soon"))
         timer = threading.Timer(0.05, end)
         timer.start()
         done = run(path, "teardown")
@@ -310,7 +182,7 @@ def no_kernel(owner: object) -> None:
 
 
 def test_a_daemon_that_does_not_end_is_named(path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_STOP_PATIENCE", 0.0)
+    monkeypatch.setattr(removal, "_STOP_PATIENCE", 0.0)
     daemon.answers["teardown"] = {"pid": os.getpid()}
     done = run(path, "teardown")
     assert done.exit_code == 1
@@ -319,9 +191,15 @@ def test_a_daemon_that_does_not_end_is_named(path: Path, daemon: Daemon, monkeyp
 
 def test_no_daemon_is_no_error_to_teardown(path: Path, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.answers["teardown"] = NoDaemon("nobody there")
-    monkeypatch.setattr(cli, "Kernel", no_kernel)
+    monkeypatch.setattr(removal, "Kernel", no_kernel)
     done = run(path, "teardown")
     assert (done.exit_code, done.stderr) == (1, "splitwg: no kernel here\n")
+
+
+def test_flush_tells_how_much_was_forgotten(path: Path, daemon: Daemon) -> None:
+    daemon.answers["flush"] = {"forgotten": 12}
+    done = run(path, "flush")
+    assert (done.exit_code, done.output, daemon.told) == (0, "12 answers forgotten\n", ["flush"])
 
 
 # -- the call

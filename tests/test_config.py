@@ -76,7 +76,7 @@ def test_what_is_not_said_has_its_default() -> None:
     assert (config.refuse_tls, config.refuse_doh) == (True, True)
     routing = config.routing
     assert (routing.fwmark, routing.fwmask, routing.direct) == (0x1, 0xFF, 0xFE)
-    assert (routing.table, routing.priority, routing.min_lifetime, routing.on_stop) == (100, 100, 3600, "closed")
+    assert (routing.table, routing.priority, routing.min_lifetime, routing.on_stop) == (100, 100, 3600, "open")
     assert config.notes == ()
 
 
@@ -102,7 +102,7 @@ def test_every_key_is_followed() -> None:
             "routing.table": "51820",
             "routing.priority": "32765",
             "routing.min_lifetime": "60",
-            "routing.on_stop": '"open"',
+            "routing.on_stop": '"closed"',
         }
     )
     assert [str(address) for address in config.listen] == ["127.0.0.1", "::1", "192.0.2.9"]
@@ -114,7 +114,7 @@ def test_every_key_is_followed() -> None:
     assert [str(address) for address in config.bypass] == ["192.0.2.77", "2001:db8::77"]
     routing = config.routing
     assert (routing.fwmark, routing.fwmask, routing.direct) == (0x1000, 0xF000, 0xE000)
-    assert (routing.table, routing.priority, routing.min_lifetime, routing.on_stop) == (51820, 32765, 60, "open")
+    assert (routing.table, routing.priority, routing.min_lifetime, routing.on_stop) == (51820, 32765, 60, "closed")
     assert (config.tunnels[0].mark, config.tunnels[0].table) == (0x1000, 51820)
 
 

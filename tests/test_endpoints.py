@@ -14,7 +14,7 @@ from dnslib import QTYPE, RR, DNSRecord
 from dnslib import A as ARecord
 
 from splitwgd import endpoints as endpoints_module
-from splitwgd.answers import Reply, read_reply
+from splitwgd.answers import read_reply
 from splitwgd.config import Config
 from splitwgd.endpoints import Endpoints
 from splitwgd.errors import UpstreamError
@@ -22,6 +22,7 @@ from splitwgd.flight import Done
 from splitwgd.message import AAAA, A, Query
 from splitwgd.names import to_text
 from splitwgd.objects import Endpoint, PeerState
+from splitwgd.reply import Reply
 from splitwgd.zones import Group, Zones
 from tests.worlds import WG, eventually, key, make_config, text_of
 

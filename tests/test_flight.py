@@ -12,12 +12,12 @@ import pytest
 from dnslib import EDNS0, QTYPE, RR, DNSRecord, EDNSOption
 from dnslib import A as ARecord
 
-from splitwgd.answers import Reply
 from splitwgd.errors import UpstreamError
 from splitwgd.flight import WRONG_LIMIT, mixed
 from splitwgd.message import OPT, question_for, read_query
 from splitwgd.names import parse_name
 from splitwgd.ports import random_ident
+from splitwgd.reply import Reply
 from splitwgd.servers import Transport
 from splitwgd.upstream import Upstreams
 from tests.datagrams import (

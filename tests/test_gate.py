@@ -19,6 +19,7 @@ from splitwgd.gate import Gate
 from splitwgd.learned import Grant, Ledger, Place
 from splitwgd.names import Name, parse_name
 from splitwgd.objects import Element
+from splitwgd.turn import Turn
 
 SET4, SET6 = "wg_domains4", "wg_domains6"
 A, B, C = (parse_name(f"{letter}.example") for letter in "abc")
@@ -87,7 +88,7 @@ class House:
         self.loop = cast(Loop, asyncio.get_running_loop())
         self.sets = Sets(size)
         self.ledger = Ledger(LIFE, 60)
-        self.gate = Gate(self.loop, self.ledger, cast(Elements, self.sets), size)
+        self.gate = Gate(Turn(self.loop), self.ledger, cast(Elements, self.sets), size)
         self.done: dict[str, bool] = {}
 
     def grant(self, name: Name, *places: Place, ttl: float = 60) -> Grant:

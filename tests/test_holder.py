@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from splitwgd import holder
-from splitwgd.holder import holder_of
+from splitwgd.holder import holder_of, holders
 from tests.worlds import free_port, ip
 
 HOLD = """
@@ -126,7 +126,7 @@ def test_what_cannot_be_seen_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -
     port = free_port()
     with held(socket.SOCK_DGRAM, "127.0.0.1", port):
         words = holder_of(ip("127.0.0.1"), port, socket.SOCK_DGRAM)
-    assert words == "taken by a process that cannot be seen from here; look with `ss -lnup` and `ss -lntp`"
+    assert words == "taken by a process that cannot be seen from here; look as root with `ss -lnup` and `ss -lntp`"
 
 
 def test_a_descriptor_that_is_closed_under_our_eyes_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,3 +150,14 @@ def test_processes_that_end_under_our_eyes_are_no_error(monkeypatch: pytest.Monk
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         assert f"(pid {os.getpid()}" in holder_of(ip("127.0.0.1"), sock.getsockname()[1], socket.SOCK_DGRAM)
+
+
+def test_everybody_who_has_a_port_is_found_with_his_name() -> None:
+    port = free_port()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket(socket.AF_INET6) as two:
+        one.bind(("127.0.0.2", port))
+        two.bind(("::1", port))
+        assert [(str(h.address), h.transport) for h in holders(port) or ()] == [("127.0.0.2", "UDP")]
+        two.listen()
+        found = {(str(h.address), h.transport, h.pid) for h in holders(port) or ()}
+    assert found == {("127.0.0.2", "UDP", os.getpid()), ("::1", "TCP", os.getpid())}

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,8 @@ from splitwgd import listener as listener_module
 from splitwgd.errors import MachineError
 from splitwgd.listener import Client, Listener
 from splitwgd.objects import Ip
+from splitwgd.shelf import Shelf
+from splitwgd.turn import Turn
 from tests.worlds import eventually, free_port, ip, wait_until
 
 V4, V6 = ip("127.0.0.1"), ip("::1")
@@ -50,7 +53,7 @@ Story = Callable[[Listener, Desk], Awaitable[None]]
 
 def play(story: Story, addresses: tuple[Ip, ...] = (V4, V6)) -> None:
     async def run() -> None:
-        listener, desk = Listener(asyncio.get_running_loop(), {}), Desk()
+        listener, desk = Listener(Turn(asyncio.get_running_loop()), {}), Desk()
         listener.bind(addresses)
         await listener.start(desk.take)
         try:
@@ -300,7 +303,7 @@ def test_a_datagram_without_anything_after_its_id_is_no_question_that_is_ready(p
 
 def test_questions_wait_in_the_sockets_until_the_start(port: int) -> None:
     async def run() -> None:
-        listener, desk = Listener(asyncio.get_running_loop(), {}), Desk()
+        listener, desk = Listener(Turn(asyncio.get_running_loop()), {}), Desk()
         listener.bind((V4,))
         question = asyncio.create_task(over_udp(port, b"a1", replies=1))
         reader, writer = await stream(port)
@@ -374,7 +377,7 @@ def test_a_taken_port_is_told_with_its_holder_and_nothing_is_opened(port: int, t
         assert other.stdout.readline() == b"bound\n"
 
         async def run() -> None:
-            listener = Listener(asyncio.get_running_loop(), {})
+            listener = Listener(Turn(asyncio.get_running_loop()), {})
             with pytest.raises(MachineError) as error:
                 listener.bind((V4, ip("127.0.0.2")))
             words = str(error.value)
@@ -394,6 +397,98 @@ def test_a_taken_port_is_told_with_its_holder_and_nothing_is_opened(port: int, t
 def test_an_address_that_is_not_there_is_told(port: int, address: str, words: str) -> None:
     async def run() -> None:
         with pytest.raises(MachineError, match=f"cannot listen on {address} port {port} .UDP.: {words}"):
-            Listener(asyncio.get_running_loop(), {}).bind((ip(address),))
+            Listener(Turn(asyncio.get_running_loop()), {}).bind((ip(address),))
+
+    asyncio.run(run())
+
+
+class Kept(Shelf):
+    """systemd's part of it: what it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, socket.socket] = {}
+
+    def take(self, name: str) -> socket.socket | None:
+        return self.kept[name].dup() if name in self.kept else None
+
+    def keep(self, name: str, sock: socket.socket) -> None:
+        if name not in self.kept:
+            self.kept[name] = sock.dup()
+
+    def drop(self, name: str) -> None:
+        if name in self.kept:
+            self.kept.pop(name).close()
+
+
+def test_who_asks_while_nobody_listens_is_answered_by_the_next(port: int) -> None:
+    shelf = Kept()
+
+    async def run() -> None:
+        former, desk = Listener(Turn(asyncio.get_running_loop()), {}, shelf), Desk()
+        former.bind((V4, V6))
+        await former.start(desk.take)
+        held = asyncio.create_task(over_udp(port, b"held", replies=1))
+        await eventually(lambda: desk.kept)
+        former.pause()
+        waiting = asyncio.create_task(over_udp(port, b"a1", replies=1))
+        reader, writer = await stream(port)
+        writer.write(framed(b"a2"))
+        await asyncio.sleep(0.05)
+        assert desk.taken == [b"held"]
+        desk.kept[0][1].send(b"late")
+        assert await held == [b"late"]
+        former.close()
+        successor = Listener(Turn(asyncio.get_running_loop()), {}, shelf)
+        successor.bind((V4, V6))
+        await successor.start(desk.take)
+        assert await waiting == [b"re a1"] and await reply(reader) == b"re a2"
+        writer.close()
+        successor.keep_only((V4,))
+        assert sorted(shelf.kept) == ["tcp 127.0.0.1", "udp 127.0.0.1"]
+        successor.close()
+
+    asyncio.run(run())
+    for name in list(shelf.kept):
+        shelf.drop(name)
+
+
+def test_half_a_door_is_not_kept(port: int) -> None:
+    shelf = Kept()
+
+    async def run() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as other:
+            other.bind(("127.0.0.2", port))
+            other.listen()
+            with pytest.raises(MachineError):
+                Listener(Turn(asyncio.get_running_loop()), {}, shelf).bind((V4, ip("127.0.0.2")))
+        assert shelf.kept == {}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_resolveds_stub_is_left_where_resolved_runs(
+    port: int, runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = tmp_path / "resolv.conf"
+    monkeypatch.setattr("splitwgd.listener._RESOLVED", str(resolved))
+    if runs:
+        resolved.touch()
+
+    async def run() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stub:
+            stub.bind(("127.0.0.53", port))
+            listener = Listener(Turn(asyncio.get_running_loop()), {})
+            if not runs:
+                with pytest.raises(MachineError, match=r"cannot listen on 127.0.0.53"):
+                    listener.bind((V4, ip("127.0.0.53")))
+                return
+            listener.bind((V4, ip("127.0.0.53")))
+            stub.close()  # it is restarted
+            listener.bind((V4, ip("127.0.0.53")))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+                again.bind(("127.0.0.53", port))
+            listener.close()
 
     asyncio.run(run())

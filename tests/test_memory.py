@@ -23,6 +23,7 @@ from splitwgd.local import local_patterns
 from splitwgd.memory import Memory
 from splitwgd.names import parse_name
 from splitwgd.objects import Element
+from splitwgd.turn import Turn
 from splitwgd.vetting import RememberedLead, Vetting
 from splitwgd.zones import Zones
 from tests.desk import FakeElements
@@ -48,7 +49,7 @@ class Process:
         elements: Any = self.elements
         self.ledger = Ledger(3600, 3600, 900)
         self.vetting = Vetting(Zones(config, local_patterns(config)), Admission(), print)
-        forwarder: Any = SimpleNamespace(gate=Gate(loop, self.ledger, elements), vetting=self.vetting)
+        forwarder: Any = SimpleNamespace(gate=Gate(Turn(loop), self.ledger, elements), vetting=self.vetting)
         self.memory = Memory(loop, forwarder)
         self.path = Path(self.memory.path)
 

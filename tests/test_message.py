@@ -10,6 +10,7 @@ from dnslib import RCODE, DNSRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splitwgd import message as module
 from splitwgd.errors import MessageError
 from splitwgd.message import (
     AA,
@@ -490,3 +491,17 @@ def test_the_reason_counts_among_the_bytes() -> None:
         assert DNSRecord.parse(reply).header.tc == (
             len(fit_reply(query, body(query, addresses(count)), True, why)) > 512
         )
+
+
+@pytest.mark.parametrize(("padding", "remembered"), [(300, 1), (1300, 0)])
+def test_what_follows_the_first_label_is_remembered_of_short_questions_alone(padding: int, remembered: int) -> None:
+    module._read_rest_again.cache_clear()
+    option = struct.pack("!HH", 12, padding) + bytes(padding)
+    for label in (b"\1a", b"\2bc"):
+        rest = (
+            b"\7example\0" + struct.pack("!HH", 1, 1) + b"\0" + struct.pack("!HHIH", OPT, 1400, 0, len(option)) + option
+        )
+        query = read_query(struct.pack("!6H", 7, RD, 1, 0, 0, 1) + label + rest)
+        assert (query.name, query.qtype, query.udp_size) == (label + b"\7example\0", 1, 1400)
+    info = module._read_rest_again.cache_info()
+    assert (info.currsize, info.hits) == (remembered, remembered)

@@ -41,7 +41,7 @@ def test_the_articles_set_up_is_this() -> None:
 def test_the_designs_example_with_a_tunnel_that_carries_v6_is_this() -> None:
     plan = make_plan(load(DESIGN_TOML, WG), Facts(uplink_mtu=1492, strict=STRICT))
     assert str(plan) == (
-        "nft table inet wg_routing: 4 sets, 8 chains, 75 rules\n"
+        "nft table inet wg_routing: 4 sets, 9 chains, 78 rules\n"
         f"{CLOSED}\n"
         "ip link wg0 mtu 1412 up 10.1.0.2/24 fd00:1::2/64\n"
         "wg set wg0 fwmark 0xfe peers 1\n"

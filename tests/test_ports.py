@@ -13,6 +13,7 @@ import pytest
 
 from splitwgd import ports as module
 from splitwgd.ports import RESERVE, Berth, Port, Ports
+from splitwgd.turn import Turn
 from splitwgd.way import Way
 from tests.worlds import eventually, free_port, server
 
@@ -70,7 +71,7 @@ def play(story: Story, reserve: int = RESERVE, address: str = "127.0.0.1") -> No
         loop.set_exception_handler(lambda _, context: complaints.append(context))
         bell = Bell(address)
         before = len(os.listdir("/proc/self/fd"))
-        ports = Ports(loop, reserve)
+        ports = Ports(Turn(loop), reserve)
         try:
             await story(ports, bell)
         finally:

@@ -204,3 +204,11 @@ def test_any_content_is_survived(content: File) -> None:
 def test_what_is_read_are_the_lines_own_addresses(lines: list[str]) -> None:
     text = "".join(f"nameserver {line}\n" for line in lines)
     assert {str(server) for server in parse_resolv_conf(text)} <= set(lines)
+
+
+def test_what_etc_said_before_it_was_taken_is_the_last_place_of_all() -> None:
+    before = "/etc/splitwg/resolv.conf"
+    ours = "nameserver 127.0.0.1\nsearch lan\n"
+    assert servers({ETC: ours, before: "nameserver 192.168.1.1\n"}) == ["192.168.1.1"]
+    assert servers({ETC: "nameserver 10.0.0.1\n", before: "nameserver 192.168.1.1\n"}) == ["10.0.0.1"]
+    assert before in SOURCES

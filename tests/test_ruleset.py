@@ -55,6 +55,12 @@ def test_what_leaves_by_the_tunnel_bears_the_tunnels_address() -> None:
     assert rules_of(ARTICLE, "postrouting") == ['meta mark & 0xff == 0x1 oifname "wg0" masquerade']
 
 
+def test_what_comes_to_us_by_the_tunnel_passes_a_firewall_that_asks_for_its_way_back() -> None:
+    assert rules_of(ARTICLE, "to_us") == [
+        'iifname "wg0" fib daddr type local meta mark set meta mark & 0xffffff00 | 0x1'
+    ]
+
+
 def test_every_chain_has_its_place() -> None:
     assert {chain.name: chain.shape for chain in ARTICLE.chains} == {
         "output": ("route", "output", -150, "accept"),
@@ -63,6 +69,7 @@ def test_every_chain_has_its_place() -> None:
         # Behind the container engines' own, so that what they lead somewhere has been led.
         "prerouting_nat": ("nat", "prerouting", -90, "accept"),
         "refuse": ("filter", "output", 0, "accept"),
+        "to_us": ("filter", "prerouting", -90, "accept"),
         "refuse_forwarded": ("filter", "forward", 0, "accept"),
         "last_door": ("filter", "postrouting", -150, "accept"),
         "postrouting": ("nat", "postrouting", 100, "accept"),
@@ -79,6 +86,10 @@ def test_the_last_door_stands_open_to_the_tunnel_and_lo_alone() -> None:
         'oifname "lo" return',
         'meta mark & 0xff == 0x1 oifname != "wg0" counter drop',
     ]
+
+
+def test_a_question_that_is_led_here_does_not_leave_by_the_link_that_its_program_is_bound_to() -> None:
+    assert rules_of(ARTICLE, "last_door")[-2:] == ["ip daddr 127.0.0.0/8 counter drop", "ip6 daddr ::1 counter drop"]
 
 
 def test_an_answer_to_whom_we_forward_for_is_not_led_into_the_tunnel_with_the_flow_that_it_is_about() -> None:

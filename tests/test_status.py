@@ -13,12 +13,13 @@ from splitwgd.kernel import Observed
 from splitwgd.objects import Endpoint, FilterRule, PeerState, Table
 from splitwgd.plan import Facts, Plan, make_plan
 from splitwgd.questions import COUNTED
-from splitwgd.status import make_status, status_line
+from splitwgd.status import make_status, status_line, traffic_of
 from tests.samples import PATH, PRIVATE_KEY, PUBLIC_KEY, config_with
 
 CONFIG = config_with({"tunneled.domains": '["a.example", "b.example"]', "tunneled.networks": '["198.51.100.0/24"]'})
 PLAN = make_plan(CONFIG, Facts())
 ADDRESSES = {"wg_domains4": 2, "wg_domains6": 1}
+WITHOUT_RULES = Plan({key: obj for key, obj in PLAN.objects.items() if key[0] != "rule"})
 NOW = 1_700_000_000.0
 
 
@@ -39,14 +40,14 @@ def status(
     [
         ((30,), PLAN, frozenset(), "on"),
         ((179,), PLAN, frozenset(), "on"),
-        ((180,), PLAN, frozenset(), "closed"),
+        ((180,), PLAN, frozenset(), "on"),  # nothing was to be sent
         ((None,), PLAN, frozenset(), "closed"),
         ((), PLAN, frozenset(), "closed"),
         ((9999, 30), PLAN, frozenset(), "on"),
-        ((None, 9999), PLAN, frozenset(), "closed"),
-        ((30,), Plan.empty(), frozenset(), "closed"),
-        ((30,), PLAN, frozenset({"wg0"}), "down"),
-        ((None,), Plan.empty(), frozenset({"wg0"}), "down"),
+        ((30,), Plan.empty(), frozenset(), "leaking"),
+        ((30,), WITHOUT_RULES, frozenset(), "closed"),
+        ((30,), PLAN, frozenset({"wg0"}), "closed"),
+        ((None,), Plan.empty(), frozenset({"wg0"}), "leaking"),
         ((30,), PLAN, frozenset({"wg1"}), "on"),
     ],
 )
@@ -125,8 +126,13 @@ def test_it_is_json_and_holds_no_secret() -> None:
     [
         ((30,), frozenset(), "on: 2 domains through wg0 (up, handshake 30 s ago); 3 addresses"),
         ((None,), frozenset(), "closed: 2 domains through wg0 (up, no handshake yet); 3 addresses"),
-        ((None,), frozenset({"wg0"}), "down: 2 domains through wg0 (down, no handshake yet); 3 addresses"),
+        ((None,), frozenset({"wg0"}), "closed: 2 domains through wg0 (down, no handshake yet); 3 addresses"),
     ],
 )
 def test_one_line_says_it_all(ages: tuple[int | None, ...], down: frozenset[str], line: str) -> None:
     assert status_line(status(ages, down=down)) == line
+
+
+def test_traffic_is_added_up_by_link() -> None:
+    peer = PeerState(b"", None, 0, 10, 20)
+    assert traffic_of({"wg0": [peer, peer], "wg1": []}) == {"wg0": (20, 40), "wg1": (0, 0)}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from splitwgd.errors import ConfigError
-from splitwgd.names import parse_pattern
-from splitwgd.store import PIECE, Disk, add_domain, keep, remove_domain, set_aside, state_path
+from splitwgd.names import Pattern, parse_pattern
+from splitwgd.store import PIECE, Disk, add_domains, keep, remove_domain, set_aside, state_path
 
 SHAPES = {
     "lines": '# top\n[tunneled]\ndomains = [\n    "a.example",  # why a\n    # before b\n    "b.example",\n]\n# tail\n',
@@ -35,6 +35,10 @@ def listed(path: Path) -> list[str]:
 def others(path: Path) -> list[str]:
     """The lines without a domain in them."""
     return [line for line in path.read_text().splitlines() if ".example" not in line.lower()]
+
+
+def add_domain(path: str, pattern: Pattern) -> bool:
+    return add_domains(path, [(pattern, "")])[0]
 
 
 @pytest.fixture(params=SHAPES)
@@ -237,6 +241,15 @@ def test_a_kept_file_is_roots_own_and_replaced_whole(tmp_path: Path) -> None:
     keep(str(file), iter([b"three"]))
     assert (file.read_bytes(), stat.S_IMODE(file.stat().st_mode)) == (b"three", 0o600)
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run sudo ./do test")
+def test_a_file_that_root_keeps_is_the_folders_owners(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65533)
+    for _ in range(2):
+        keep(str(tmp_path / "learned.json"), [b"one"])
+        found = (tmp_path / "learned.json").stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 65533, 0o600)
 
 
 def test_what_cannot_be_kept_leaves_what_was_kept_before(tmp_path: Path) -> None:

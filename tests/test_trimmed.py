@@ -11,10 +11,11 @@ from dnslib import DNSRecord
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from splitwgd.answers import Reply, read_reply
+from splitwgd.answers import read_reply
 from splitwgd.errors import MessageError
 from splitwgd.message import AAAA, CNAME, DNAME, HTTPS, IN, RRSIG, SOA, SVCB, A, Query, fit_reply
 from splitwgd.names import parse_name
+from splitwgd.reply import Reply
 from splitwgd.svcb import Address
 from splitwgd.trimmed import trimmed
 from tests.fuzz.reader import read

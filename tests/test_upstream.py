@@ -12,11 +12,11 @@ import pytest
 from dnslib import DNSRecord
 
 from splitwgd import upstream as module
-from splitwgd.answers import Reply
 from splitwgd.errors import UpstreamError
 from splitwgd.health import SILENCES
 from splitwgd.message import A, question_for, read_query
 from splitwgd.names import Name, parse_name
+from splitwgd.reply import Reply
 from splitwgd.upstream import Upstreams
 from splitwgd.zones import Group
 from tests.datagrams import (
@@ -47,6 +47,11 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- the next server
+
+
+def words(upstreams: Upstreams) -> dict[str, dict[str, str]]:
+    """How the servers do, without their times."""
+    return {group: {server: how["is"] for server, how in found.items()} for group, found in upstreams.state().items()}
 
 
 def test_when_the_first_is_silent_the_second_is_asked() -> None:
@@ -139,7 +144,7 @@ def test_a_dead_server_is_not_waited_for_and_told_of() -> None:
             outcomes = send(upstreams, group)
             await eventually(lambda: outcomes)
             assert len(silent.asked) >= SILENCES
-            assert upstreams.state() == {"default": {str(silent.server): "silent"}}
+            assert words(upstreams) == {"default": {str(silent.server): "silent"}}
 
     play(story)
 
@@ -156,12 +161,12 @@ def test_a_dead_server_is_asked_by_ourselves_and_its_return_is_told(monkeypatch:
             group = group_of(address, second)
             outcomes = send(upstreams, group)
             await eventually(lambda: outcomes)
-            assert upstreams.state()["default"] == {str(address): "silent", str(second.server): "well"}
+            assert words(upstreams)["default"] == {str(address): "silent", str(second.server): "well"}
             assert back == []
             async with Fake(says(), port=address.port) as revived:
                 await eventually(lambda: back)
                 assert back == [group]
-                assert upstreams.state()["default"][str(address)] == "well"
+                assert words(upstreams)["default"][str(address)] == "well"
                 asked = DNSRecord.parse(revived.asked[0][0])
                 assert (str(asked.q.qname), asked.q.qtype) == (".", 2)  # which every server knows, and tells nobody
                 await eventually(lambda: not upstreams.under_way())
@@ -180,7 +185,7 @@ def test_one_name_without_an_answer_does_not_make_a_server_dead_that_has_answers
             while not broken:
                 assert addresses(await ask(upstreams, fake)) == ["192.0.2.1"]
                 await asyncio.sleep(0.02)
-            assert upstreams.state() == {"default": {str(fake.server): "well"}}
+            assert words(upstreams) == {"default": {str(fake.server): "well"}}
 
     play(story)
 
@@ -230,7 +235,7 @@ def test_a_server_that_asks_us_is_found_and_left_out(caplog: pytest.LogCaptureFi
             await eventually(lambda: not upstreams.under_way())
             names = {str(DNSRecord.parse(data).q.qname) for each in (loop, honest, another) for data, _ in each.asked}
             assert len(names) == 3 and all(name.endswith(".splitwg-probe.example.") for name in names)
-            assert upstreams.state() == {
+            assert words(upstreams) == {
                 "default": {str(loop.server): "asks us", str(honest.server): "well"},
                 "forward 'x'": {str(another.server): "well"},
             }
@@ -376,5 +381,15 @@ def test_many_questions_at_once_each_get_their_own_answer(monkeypatch: pytest.Mo
             await eventually(lambda: len(outcomes) == 200)
             assert all(addresses(outcomes[number]) == [f"192.0.2.{number}"] for number in range(200))
             assert len({client for _, client in fake.asked}) == 200
+
+    play(story)
+
+
+def test_it_is_told_how_long_a_server_takes() -> None:
+    async def story(upstreams: Upstreams) -> None:
+        async with Fake(says()) as quick, Fake(says()) as spare:
+            await ask(upstreams, quick, spare)
+            (found,) = upstreams.state().values()
+            assert 0 < found[str(quick.server)]["ms"] < 1000 and found[str(spare.server)]["ms"] is None
 
     play(story)

@@ -10,11 +10,12 @@ from dnslib import DNSRecord
 
 import splitwgd.vetting
 from splitwgd.admission import Admission
-from splitwgd.answers import Reply, read_reply
+from splitwgd.answers import read_reply
 from splitwgd.config import Config
 from splitwgd.local import local_patterns
 from splitwgd.message import NOERROR, fit_reply
 from splitwgd.names import Name, parse_name
+from splitwgd.reply import Reply
 from splitwgd.vetting import OF_AN_ANSWER, RememberedLead, Vetting
 from splitwgd.zones import Zones
 from tests.samples import answer, ask

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from splitwgd.answers import TTL_LIMIT, Reply, is_reply_to, read_reply
+from splitwgd.answers import TTL_LIMIT, is_reply_to, read_reply
 from splitwgd.cookies import CookieJar
 from splitwgd.errors import MessageError
 from splitwgd.message import SERVFAIL, BadQuery, Query, error_reply, fit_reply, read_query
+from splitwgd.reply import Reply
 from splitwgd.trimmed import trimmed
 
 from .odd_queries import NAME

@@ -30,6 +30,7 @@ from splitwgd.owner import Owner
 from splitwgd.plan import OWNED
 from splitwgd.ruleset import TABLE, make_table
 from splitwgd.transaction import read_table, table_text
+from splitwgd.turn import Turn
 from tests.lab.hosts import ROOT
 from tests.worlds import make_config
 
@@ -83,7 +84,7 @@ def addresses(number: int) -> list[bytes]:
 async def write(owner: Owner, seconds: float) -> Counter[str]:
     """Grants at a steady rate, by the gate through which every answer goes; each is renewed when its turn comes."""
     loop = asyncio.get_running_loop()
-    gate = Gate(loop, Ledger(3600, 0), Elements(owner))
+    gate = Gate(Turn(loop), Ledger(3600, 0), Elements(owner))
     counts: Counter[str] = Counter()
     start, number = loop.time(), 0
     while (now := loop.time()) < start + seconds:

@@ -20,6 +20,7 @@ from splitwgd.nft import Nft
 from splitwgd.objects import Downlink
 from splitwgd.ruleset import make_table
 from splitwgd.transaction import table_text
+from splitwgd.turn import Turn
 from tests.kernel.spaces import Space, Wire, sh
 from tests.kernel.test_ruleset_in_kernel import (
     HOUSE,
@@ -48,7 +49,7 @@ def answered(downlinks: frozenset[Downlink], config: Config = HOUSE) -> Iterator
     """The real doors and the rules that lead to them; what comes to them is kept, and answered with "re " before it."""
     taken: list[bytes] = []
     loop = asyncio.new_event_loop()
-    listener = Listener(loop, {})
+    listener = Listener(Turn(loop), {})
 
     def take(data: bytes, client: Client) -> None:
         taken.append(data)

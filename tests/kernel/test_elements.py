@@ -24,6 +24,7 @@ from splitwgd.nft import Nft
 from splitwgd.objects import Element
 from splitwgd.owner import Owner
 from splitwgd.transaction import read_table
+from splitwgd.turn import Turn
 from tests.kernel.spaces import sh
 from tests.worlds import ip
 
@@ -347,7 +348,7 @@ def passed(gate: Gate, *answers: tuple[bytes, list[str], float]) -> list[bool]:
 @pytest.fixture
 def gate(hand: Elements) -> Iterator[Gate]:
     with closing(asyncio.new_event_loop()) as loop:
-        yield Gate(loop, Ledger(3600, 60), hand, set_size=3)
+        yield Gate(Turn(loop), Ledger(3600, 60), hand, set_size=3)
 
 
 def test_a_full_set_makes_room_and_what_the_ledger_says_is_what_is_there(gate: Gate) -> None:

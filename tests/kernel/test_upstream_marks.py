@@ -9,8 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from splitwgd.answers import Reply
 from splitwgd.errors import UpstreamError
+from splitwgd.reply import Reply
 from splitwgd.servers import Transport
 from splitwgd.upstream import Upstreams
 from splitwgd.zones import Group

@@ -114,7 +114,7 @@ def the_tunnel_down(stage: Stage) -> None:
         a_burst(stage)
         stage.ask("curl -4 plain.example", world.client_v4, "your own address, as ever")
     with stage.watched(hidden=("tunneled.example",)):
-        stage.ask("splitwg up", "up", "up again")
+        stage.ask("splitwg up", "up: the link is back", "up again")
         stage.ask("curl -4 tunneled.example", world.vpn_v4, "the VPN's address again")
 
 
@@ -142,7 +142,9 @@ def a_domain_added(stage: Stage) -> None:
         stage.ask("curl -4 later.example", world.client_v4, "your own address, before")
         stage.ask("curl -6 later.example", world.client_v6, "your own address, before")
     with stage.watched(hidden=("later.example",)):
-        stage.ask("splitwg add later.example", "later.example added", "added")
+        stage.ask(
+            "splitwg add later.example", "later.example added\nlater.example is tunneled now: 2 addresses", "added"
+        )
         stage.ask("curl -4 later.example", world.vpn_v4, "the VPN's address")
         stage.ask("curl -6 later.example", world.vpn_v6, "the VPN's address")
     story.say("or with an editor; let it be the site of chapter 2")

@@ -98,7 +98,7 @@ class Machine:
 
     def status(self) -> dict[str, Any]:
         """`splitwg status --json`."""
-        found: dict[str, Any] = json.loads(self.splitwg("status", "--json").stdout)
+        found: dict[str, Any] = json.loads(self.splitwg("status", "--json", check=False).stdout)
         return found
 
     def dig(self, *words: str, server: str = "127.0.0.53") -> list[str]:

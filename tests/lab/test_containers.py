@@ -59,11 +59,19 @@ def crate(machine: Machine) -> Iterator[Machine]:
     machine.start()
     with engine(machine.lab):
         machine.wait_for(lambda: prerouting_nat(machine).count("engine0") == 2, "the rules for the bridge")
+        machine.wait_for(lambda: settled(machine), "the last of the changes")
         yield machine
 
 
-def prerouting_nat(machine: Machine) -> str:
-    return machine.lab.client.run("nft", "list", "chain", "inet", "wg_routing", "prerouting_nat").stdout
+def settled(machine: Machine) -> bool:
+    """Whether nobody writes the rules anew: a packet that is counted meanwhile may be left out."""
+    before = prerouting_nat(machine, "--handle")
+    time.sleep(0.5)
+    return prerouting_nat(machine, "--handle") == before
+
+
+def prerouting_nat(machine: Machine, *options: str) -> str:
+    return machine.lab.client.run("nft", *options, "list", "chain", "inet", "wg_routing", "prerouting_nat").stdout
 
 
 def dig(machine: Machine, *words: str) -> str:

@@ -56,6 +56,8 @@ def machine(lab: Lab) -> Iterator[Machine]:
         yield built
     finally:
         built.clean()
+        # A start looks at each flow to port 53, and the next module's daemons would have these 20,000 to look at.
+        lab.client.run("conntrack", "-F")
 
 
 def healthy(machine: Machine, number: int) -> bool:

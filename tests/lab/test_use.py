@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .cables import add_wireguard
-from .machine import CONFIG, DOMAINS, WIREGUARD, Machine
+from .machine import CONFIG, DOMAINS, WIREGUARD, Machine, program
 from .scenarios import NOBODY
 from .world import Lab
 
@@ -122,7 +123,7 @@ def test_down_refuses_at_once_and_up_brings_it_back(machine: Machine) -> None:
     machine.start()
     machine.dig("tunneled.example")
     machine.splitwg("down")
-    assert machine.status()["state"] == "down"
+    assert machine.status()["state"] == "closed"
     assert machine.lab.client.run("curl", "-m", "5", "http://203.0.113.10", check=False).returncode == 7, "refused"
     assert machine.rcode("sub.tunneled.example") == "SERVFAIL"
     assert machine.lab.caller("203.0.113.20") == machine.lab.client_v4
@@ -210,22 +211,13 @@ def test_teardown_leaves_nothing_and_is_safe_twice(machine: Machine) -> None:
     assert "stopped" in machine.log()
 
 
-def test_on_stop_open_gives_the_network_back(machine: Machine) -> None:
-    before = state_of_the_kernel(machine.lab)
-    machine.configure(CONFIG + '\n[routing]\non_stop = "open"\n')
-    machine.start()
-    machine.dig("tunneled.example")
-    assert machine.end() == 0
-    assert state_of_the_kernel(machine.lab) == before
-
-
 def test_the_client_works_without_a_daemon(machine: Machine) -> None:
     machine.start()
     machine.end()
     status = machine.status()
-    assert status["state"] == "stopped, closed" and any("blackhole" in line for line in status["held"])
+    assert status["state"] == "closed" and any("blackhole" in line for line in status["held"])
     machine.splitwg("teardown")
-    assert machine.status()["state"] == "stopped, open"
+    assert machine.status()["state"] == "off"
     assert "does not run" in machine.splitwg("add", "later.example").stdout
     assert "later.example" in machine.splitwg("list").stdout.split()
 
@@ -451,3 +443,18 @@ def test_malformed_packets_stop_nothing(machine: Machine) -> None:
     machine.lab.client.run("python3", "-c", code)
     assert machine.dig("tunneled.example") == ["203.0.113.10"]
     assert "Traceback" not in machine.log()
+
+
+def test_who_watches_sees_lookups_and_where_they_go(machine: Machine) -> None:
+    machine.start()
+    watching = machine.lab.client.start(*program("splitwg"), "watch", stdout=subprocess.PIPE)
+    for number in range(8):
+        machine.dig(f"n{number}.fresh.tunneled.example")
+        machine.dig("plain.example")
+        time.sleep(0.3)
+    watching.terminate()
+    lines = watching.communicate(timeout=20)[0].splitlines()
+    asked = [line.split()[1:4] for line in lines]
+    assert ["A", "n7.fresh.tunneled.example", "wg0"] in asked or ["A", "n6.fresh.tunneled.example", "wg0"] in asked
+    assert asked.count(["A", "plain.example", "default"]) > 1, "also what comes from the cache"
+    assert any("wg_domains4: +" in line for line in lines)

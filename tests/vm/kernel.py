@@ -78,7 +78,7 @@ def _fetch(release: str, root: Path) -> None:
     apt = root / "apt"
     for folder in ("sources", "lists/partial", "cache/archives/partial", "packages"):
         (apt / folder).mkdir(parents=True)
-    _write_sources(release, apt / "sources")
+    write_sources(release, apt / "sources")
     options = (
         "-o", "Dir::Etc::sourcelist=/dev/null",
         "-o", f"Dir::Etc::sourceparts={apt / 'sources'}",
@@ -109,7 +109,7 @@ def _fetch(release: str, root: Path) -> None:
     shutil.rmtree(apt)
 
 
-def _write_sources(release: str, folder: Path) -> None:
+def write_sources(release: str, folder: Path) -> None:
     """The machine's own Debian sources with the release's name replaced; anybody else's sources left out."""
     own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     suite = re.compile(rf"(?<!\S){re.escape(own)}(?=(-updates|-security)?(\s|$))")

@@ -1,0 +1,1 @@
+"""How splitwg becomes a Debian package."""
