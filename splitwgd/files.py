@@ -91,7 +91,7 @@ class Tree:
     def put(self, path: str, state: State) -> None:
         """Makes it so, at once for whoever looks, and on the disk. Raises MachineError, and then nothing changed."""
         real = self.real(path)
-        new = os.path.join(os.path.dirname(real), f".{os.path.basename(real)}{NEW}")
+        new = _in_progress(real)
         try:
             match state:
                 case None:
@@ -112,10 +112,10 @@ class Tree:
             if state is not None or os.path.isdir(os.path.dirname(real)):
                 _sync(os.path.dirname(real))
         except OSError as error:
-            with suppress(OSError):
-                os.unlink(new)
             remedy = _REMEDIES.get(error.errno or 0, "look at the file system")
             raise MachineError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
+        finally:  # also where Ctrl-C came in the middle
+            self.sweep(path)
 
     def _remove(self, real: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -127,9 +127,8 @@ class Tree:
 
     def sweep(self, path: str) -> None:
         """Removes what was half written when we were killed."""
-        real = self.real(path)
         with suppress(OSError):
-            os.unlink(os.path.join(os.path.dirname(real), f".{os.path.basename(real)}{NEW}"))
+            os.unlink(_in_progress(self.real(path)))
 
     def move(self, path: str, to: str) -> None:
         """Gives it another name, instead of what may have it already."""
@@ -145,6 +144,10 @@ class Tree:
             os.unlink(real)
         else:
             shutil.rmtree(real, ignore_errors=True)
+
+
+def _in_progress(real: str) -> str:
+    return os.path.join(os.path.dirname(real), f".{os.path.basename(real)}{NEW}")
 
 
 def _write(new: str, state: File) -> None:

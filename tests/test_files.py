@@ -80,6 +80,17 @@ def test_what_was_half_written_is_swept_away_and_overwritten(tree: Tree, tmp_pat
     assert not half.exists() and tree.text("/etc/f") == "whole"
 
 
+def test_ctrl_c_in_the_middle_leaves_nothing_half_written(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_handle: int) -> None:
+        assert os.path.exists(tree.real(f"/etc/.f{NEW}"))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "fsync", interrupted)
+        tree.put("/etc/f", File(b"whole", 0o644, *ME))
+    assert os.listdir(tree.real("/etc")) == []
+
+
 def test_what_is_in_the_way_is_told_and_left_alone(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "etc/f").mkdir()
     with pytest.raises(MachineError, match=r"/etc/f cannot be written \(Is a directory\); move away what is in"):

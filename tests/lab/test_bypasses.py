@@ -56,7 +56,8 @@ def test_other_ways_are_refused_at_once_and_nothing_of_them_leaves(machine: Mach
     assert [packet for packet in seen.packets if 853 in (packet.sport, packet.dport)] == []
     met = machine.status()["bypasses"]
     assert (met["refused_tls"], met["refused_https"], met["refused_plain"]) == (8, 8, 0)
-    assert "8 over TLS, 8 over HTTPS" in machine.splitwg("status").stdout
+    shown = machine.splitwg("status").stdout
+    assert "refused: over TLS  8\n" in shown and "refused: over HTTPS  8\n" in shown
 
 
 def test_web_sites_are_reached_and_resolvers_names_do_not_exist(machine: Machine) -> None:
