@@ -1,4 +1,4 @@
-"""Listens to what the kernel tells of its own: something changed in links, addresses, rules, routes or our nft table.
+"""Listens to what the kernel tells of its own: something changed in links, addresses, rules, routes or our nft tables.
 
 Says that, and hardly what: whoever wants to know looks (see reconciler).
 """
@@ -12,7 +12,7 @@ import struct
 from enum import IntFlag
 
 _NETLINK_NETFILTER = 12
-_NFPROTO_INET = 1  # linux/netfilter.h
+_NFPROTO_INET, _NFPROTO_ARP = 1, 3  # linux/netfilter.h
 
 
 class Heard(IntFlag):
@@ -24,7 +24,7 @@ class Heard(IntFlag):
 
 
 class Events:
-    """Says that something changed in links, addresses, rules, routes or our nft table, without saying what."""
+    """Says that something changed in links, addresses, rules, routes or our nft tables, without saying what."""
 
     # Messages of nf_tables (include/uapi/linux/netfilter/nf_tables.h): new and deleted tables, chains, rules
     # and sets, and deleted elements. Ours do not concern us: elements come and go by the thousand.
@@ -38,8 +38,8 @@ class Events:
     _MORE_GROUPS = (19, 24, 25)
 
     def __init__(self, table: str, unheard: int = 0) -> None:
-        """table: the inet table whose changes concern us. unheard: the netlink port of a socket whose changes of
-        it are not told, since they are many."""
+        """table: the name of the tables, inet and arp, whose changes concern us. unheard: the netlink port of a socket
+        whose changes of them are not told, since they are many."""
         name = table.encode() + b"\0"
         self._table = struct.pack("=HH", 4 + len(name), 1) + name  # the first attribute of every kind of event
         flags = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -81,11 +81,12 @@ class Events:
             if (
                 kind >> 8 == self._NFT_SUBSYSTEM
                 and kind & 0xFF in self._CHANGES
-                and family == _NFPROTO_INET
+                and family in (_NFPROTO_INET, _NFPROTO_ARP)
                 and data.startswith(self._table, position + 20)  # behind struct nfgenmsg
                 and not self._is_own(port)
             ):
-                heard |= Heard.ELEMENTS if kind & 0xFF in self._OF_ELEMENTS else Heard.SOMETHING
+                of_elements = family == _NFPROTO_INET and kind & 0xFF in self._OF_ELEMENTS
+                heard |= Heard.ELEMENTS if of_elements else Heard.SOMETHING
             position += max((length + 3) & ~3, 16)
         return heard
 

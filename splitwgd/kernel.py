@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,18 @@ class Kernel:
             down,
             broken,
             self._owner.can_own,
+            filters_arp=self._filters_arp,
         )
+
+    @cached_property
+    def _filters_arp(self) -> bool:
+        """Whether this kernel's nf_tables know the arp family (CONFIG_NF_TABLES_ARP): asked by trying, once."""
+        table = f"table arp {TABLE}_probe"
+        try:
+            self._nft.run(f"add {table}\ndelete {table}")
+        except KernelError:
+            return False
+        return True
 
     def observe(self, config: Config | None, elements: bool = False) -> Observed:
         """What is there now. Without a configuration: what a teardown has to find. elements: learned ones too,
@@ -111,6 +123,9 @@ class Kernel:
         table, learned = read_table(self._nft.list_table(TABLE, elements))
         if table is not None:
             objects.append(replace(table, flags=self._owner.flags()))
+        arp_table, _ = read_table(self._nft.list_table(TABLE, family="arp"))
+        if arp_table is not None:
+            objects.append(arp_table)
         ours = {obj.name for obj in objects if isinstance(obj, Link)}
         objects += [self._device(link, config) for link in ours]
         if config is not None:
@@ -226,6 +241,8 @@ class Kernel:
 
     def _remove(self, remove: Remove) -> None:
         match remove.found:
+            case Table(name=name, family="arp"):
+                self._owner.run(f"add table arp {name}\ndelete table arp {name}")  # absent is no error
             case Table(name=name):
                 self._owner.drop(name)
             case Rule() as rule:

@@ -53,21 +53,21 @@ class Nft:
         """One transaction: all of it or nothing. Raises KernelError with nft's own first words."""
         self._run(text)
 
-    def list_table(self, name: str, elements: bool = True) -> dict[str, Any]:
-        """`nft -j list table inet NAME`; empty when there is no such table. elements: also those of the sets
+    def list_table(self, name: str, elements: bool = True, family: str = "inet") -> dict[str, Any]:
+        """`nft -j list table FAMILY NAME`; empty when there is no such table. elements: also those of the sets
         that are no interval sets, which may be tens of thousands."""
         if elements:
-            return self._list(f"list table inet {name}")
+            return self._list(f"list table {family} {name}")
         # Terse, libnftables 1.0.6 still fetches the elements of one table, but not those of a whole family.
         self._context.set_terse_output(True)
         try:
-            whole = self._list("list ruleset inet")
+            whole = self._list(f"list ruleset {family}")
         finally:
             self._context.set_terse_output(False)
         ours = [item for item in whole["nftables"] for kind, obj in item.items() if _table(kind, obj) == name]
         for item in ours:
             if "interval" in item.get("set", {}).get("flags", ()):
-                item["set"] = self._list_set(name, item["set"]["name"]) or item["set"]
+                item["set"] = self._list_set(f"{family} {name}", item["set"]["name"]) or item["set"]
         return {"nftables": ours} if ours else {}
 
     def list_others(self, name: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Nft:
         return listing
 
     def _list_set(self, table: str, name: str) -> dict[str, Any] | None:
-        listing = self._list(f"list set inet {table} {name}")  # empty if it has gone since
+        listing = self._list(f"list set {table} {name}")  # empty if it has gone since
         return next((item["set"] for item in listing.get("nftables", ()) if "set" in item), None)
 
     def _run(self, text: str) -> str:

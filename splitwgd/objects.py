@@ -214,23 +214,25 @@ class Chain:
 
 @dataclass(frozen=True)
 class Table:
-    """The one nft table that is ours. flags: `owner` and `persist` where the kernel knows them; `dormant` is
-    somebody else's doing, like strays (kind and name of maps, counters and so on): a wanted table has none."""
+    """An nft table of ours. flags: `owner` and `persist` where the kernel knows them; `dormant` is somebody else's
+    doing, like strays (kind and name of maps, counters and so on): a wanted table has none. family: nft's word."""
 
     name: str
     sets: tuple[Set, ...]
     chains: tuple[Chain, ...]
     flags: frozenset[str] = frozenset()
     strays: frozenset[tuple[str, str]] = frozenset()
+    family: str = "inet"
 
     @property
     def key(self) -> Key:
-        return ("table", self.name)
+        return ("table", self.family, self.name)
 
     def __str__(self) -> str:
         rules = sum(len(chain.rules) for chain in self.chains)
         flags = f" (flags {', '.join(sorted(self.flags))})" if self.flags else ""
-        return f"nft table inet {self.name}{flags}: {len(self.sets)} sets, {len(self.chains)} chains, {rules} rules"
+        held = f"{len(self.sets)} sets, {len(self.chains)} chains, {rules} rules"
+        return f"nft table {self.family} {self.name}{flags}: {held}"
 
 
 Object = Table | Rule | Route | Link | LooseReversePath | OuterMark | Device

@@ -31,7 +31,7 @@ from splitwgd.objects import (
     Table,
     collapsed,
 )
-from splitwgd.ruleset import make_table
+from splitwgd.ruleset import make_arp_table, make_table
 
 INTO_TUNNEL, BLACKHOLE = 100, 200  # metrics in the tunnel's table: the lower one is tried first
 IPV6_MINIMUM = 1280  # RFC 8200 §5: the kernel takes IPv6 off a link with a smaller MTU
@@ -94,6 +94,7 @@ class Facts:
     ownable: the kernel knows tables that only their owner changes, and that outlive it.
     shut: links that could not be opened when it was tried last, or have nobody to reach yet.
     downlinks: those on which questions of others are answered.
+    filters_arp: the kernel's nf_tables know the arp family.
     """
 
     uplink_mtu: int = 1500
@@ -105,6 +106,7 @@ class Facts:
     ownable: bool = False
     shut: frozenset[str] = frozenset()
     downlinks: frozenset[Downlink] = frozenset()
+    filters_arp: bool = True
 
 
 def make_plan(config: Config, facts: Facts) -> Plan:
@@ -114,6 +116,8 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     without = facts.down | facts.broken.keys()
     table = make_table(config, foreign, without | facts.shut, facts.downlinks)
     objects: list[Object] = [replace(table, flags=OWNED) if facts.ownable else table]
+    if facts.filters_arp and (arp_table := make_arp_table(config)) is not None:
+        objects.append(arp_table)
     for tunnel in config.tunnels:
         objects += _closed(config, tunnel, facts)
         if tunnel.link not in without:

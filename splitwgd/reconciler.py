@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -72,7 +73,7 @@ class Reconciler:
         await self._run(Kernel.take_over)
         observed = await self._run(Kernel.observe, config, elements=True)
         self.ledger.restore(observed.elements, self.loop.time())
-        match observed.plan.objects.get(("table", TABLE)):
+        match observed.plan.objects.get(("table", "inet", TABLE)):
             case Table(chains=chains):
                 self._led = any(chain.name == "output_nat" and chain.rules for chain in chains)
             case _:
@@ -256,14 +257,17 @@ class Reconciler:
                 wait = FIRST_WAIT
 
     async def _wait_for_a_stir(self, at_most: float | None) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(at_most):
                 await self._stirred.wait()
-            self.heard()
-        except TimeoutError:
-            pass
+            self._tell_of_a_stir()
         await asyncio.sleep(SETTLE)
+        if self._stirred.is_set():  # whoever was told a moment ago may have looked before this
+            self._tell_of_a_stir()
+
+    def _tell_of_a_stir(self) -> None:
         self._stirred.clear()
+        self.heard()
 
     async def _repair(self) -> bool:
         """Whether anything had to be put right."""

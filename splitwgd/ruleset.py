@@ -1,4 +1,4 @@
-"""The nft table: which sets, chains and rules it has, and why. How it gets into the kernel is `transaction`'s."""
+"""The nft tables: which sets, chains and rules they have, and why. How they get into the kernel is `transaction`'s."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ def make_table(
         Chain("postrouting", "nat", "postrouting", SRCNAT, _postrouting(config, bits)),
     )
     return Table(TABLE, tuple(sorted(_sets(config), key=by_name)), tuple(sorted(chains, key=by_name)))
+
+
+def make_arp_table(config: Config) -> Table | None:
+    """The table that keeps the tunnel's own addresses to the tunnel; None where there is none of IPv4.
+
+    Linux answers for any address of the machine's on every link (ip-sysctl.rst, arp_ignore 0), so that whoever is on
+    the uplink's wire learns which one the VPN gave us. For IPv6 it answers on the address's own link only.
+    """
+    own = sorted({a.ip for tunnel in config.tunnels for a in tunnel.wireguard.addresses if a.version == 4})
+    asked = rule(f"arp operation request arp daddr ip {braces(own)} drop", "who asks for the tunnel's own address")
+    return Table(TABLE, (), (Chain("input", "filter", "input", FILTER, (asked,)),), family="arp") if own else None
 
 
 def by_name(part: Set | Chain) -> str:

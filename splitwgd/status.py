@@ -76,7 +76,7 @@ def bypasses(found: Plan) -> dict[str, int]:
 
 
 def _judged(config: Config, tunnels: list[dict[str, Any]], lacking: Diff) -> tuple[str, str]:
-    if any(isinstance(put.wanted, Table) for put in lacking.grow):
+    if any(isinstance(put.wanted, Table) and put.wanted.family == "inet" for put in lacking.grow):
         return LEAKING, "the nft table is not as it has to be: listed sites may leave in clear"
     for tunnel in tunnels:
         if tunnel["wanted"] == "down":

@@ -24,7 +24,7 @@ def table_text(table: Table, found: Table | None, elements: Iterable[Element] = 
     One with flags is there already (see `owner`). elements: what to put into learned sets that are new, or that
     change their shape.
     """
-    name = f"inet {table.name}"
+    name = f"{table.family} {table.name}"
     lines = [f"flush table {name}"]
     if not table.flags:  # of one that is owned the owner has seen to it, and libnftables' `add` would be refused
         lines.insert(0, f"add table {name}")  # wakes a dormant one, too
@@ -91,7 +91,7 @@ def _element_lines(table: str, elements: Iterable[Element]) -> list[str]:
 
 def read_table(listing: dict[str, Any]) -> tuple[Table | None, list[Element]]:
     """The table in `nft -j list table`'s answer, and the learned elements in it."""
-    name, flags = None, frozenset[str]()
+    name, family, flags = None, "", frozenset[str]()
     strays: set[tuple[str, str]] = set()
     sets: list[Set] = []
     elements: list[Element] = []
@@ -99,7 +99,7 @@ def read_table(listing: dict[str, Any]) -> tuple[Table | None, list[Element]]:
     rules: dict[str, list[FilterRule]] = {}
     for item in listing.get("nftables", ()):
         if "table" in item:
-            name = item["table"]["name"]
+            name, family = item["table"]["name"], item["table"]["family"]
             flags = frozenset(_listed(item["table"].get("flags", ())))
         elif "set" in item:
             found = item["set"]
@@ -121,7 +121,7 @@ def read_table(listing: dict[str, Any]) -> tuple[Table | None, list[Element]]:
         return None, []
     found = [_chain(chain, tuple(rules.get(chain["name"], ()))) for chain in chains.values()]
     sorted_chains = tuple(sorted(found, key=by_name))
-    return Table(name, tuple(sorted(sets, key=by_name)), sorted_chains, flags, frozenset(strays)), elements
+    return Table(name, tuple(sorted(sets, key=by_name)), sorted_chains, flags, frozenset(strays), family), elements
 
 
 def _packets(rule: dict[str, Any]) -> int:

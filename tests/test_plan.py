@@ -22,8 +22,8 @@ STRICT = frozenset({"wg0"})
 
 
 def lines(plan: Plan) -> str:
-    """The plan's text but for its first line, the nft table, which test_ruleset reads."""
-    return "\n".join(str(plan).splitlines()[1:])
+    """The plan's text but for its first lines, the nft tables, which test_ruleset reads."""
+    return "\n".join(line for line in str(plan).splitlines() if not line.startswith("nft table"))
 
 
 def test_the_articles_set_up_is_this() -> None:
@@ -42,6 +42,7 @@ def test_the_designs_example_with_a_tunnel_that_carries_v6_is_this() -> None:
     plan = make_plan(load(DESIGN_TOML, WG), Facts(uplink_mtu=1492, strict=STRICT))
     assert str(plan) == (
         "nft table inet wg_routing: 4 sets, 9 chains, 78 rules\n"
+        "nft table arp wg_routing: 0 sets, 1 chains, 1 rules\n"
         f"{CLOSED}\n"
         "ip link wg0 mtu 1412 up 10.1.0.2/24 fd00:1::2/64\n"
         "wg set wg0 fwmark 0xfe peers 1\n"
@@ -50,6 +51,11 @@ def test_the_designs_example_with_a_tunnel_that_carries_v6_is_this() -> None:
         "ip -6 route default dev wg0 table 100 metric 100\n"
         "ip -6 route default dev wg0 table 254 metric 4294967295"
     )
+
+
+def test_a_kernel_without_the_arp_family_is_asked_for_no_such_table() -> None:
+    with_it, without = (make_plan(config_with({}), Facts(filters_arp=knows)) for knows in (True, False))
+    assert set(with_it.objects) - set(without.objects) == {("table", "arp", "wg_routing")}
 
 
 def test_a_link_that_is_down_leaves_everything_closed() -> None:
@@ -71,7 +77,8 @@ def test_an_adopted_link_is_marked_and_else_left_as_it_is() -> None:
 def test_an_adopted_link_keeps_a_mark_that_somebody_gave_it() -> None:
     plan = make_plan(config_with({}), Facts(adopted={"wg0": 0xCA6C}))
     assert "wg set" not in str(plan)
-    (table,) = [obj for obj in plan.objects.values() if isinstance(obj, Table)]
+    table = plan.objects["table", "inet", "wg_routing"]
+    assert isinstance(table, Table)
     texts = [rule.text for chain in table.chains if chain.name == "output" for rule in chain.rules]
     assert "meta mark 0xca6c return" in texts
 
@@ -97,8 +104,8 @@ def test_an_mtu_that_ipv6_does_not_take_leaves_ipv6_closed() -> None:
 
 @pytest.mark.parametrize("mark", [0, 0xFE])
 def test_an_adopted_link_that_bears_our_mark_needs_no_rule_of_its_own(mark: int) -> None:
-    table = make_plan(config_with({}), Facts(adopted={"wg0": mark})).objects["table", "wg_routing"]
-    assert table == make_plan(config_with({}), Facts()).objects["table", "wg_routing"]
+    table = make_plan(config_with({}), Facts(adopted={"wg0": mark})).objects["table", "inet", "wg_routing"]
+    assert table == make_plan(config_with({}), Facts()).objects["table", "inet", "wg_routing"]
 
 
 def test_a_machine_without_ipv6_is_asked_for_none() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from splitwgd.ruleset import make_table
+from splitwgd.ruleset import make_arp_table, make_table
 from tests.samples import WG, config_with
 from tests.tables import ARTICLE, DOWN, DOWNLINKS, END_OF_BEFORE, ENDED, FLOWS, NETWORKS, OF_BEFORE, REFUSED, rules_of
 
@@ -129,6 +129,13 @@ def test_the_tunnels_own_address_is_not_for_the_lan_to_ask() -> None:
         f"{ours} ip daddr {{ 10.1.0.2 }} fib saddr type != local counter drop",
         f"{ours} ip6 daddr {{ fd00:1::2 }} fib saddr type != local counter drop",
     ]
+
+
+def test_who_asks_the_wire_for_the_tunnels_own_address_is_not_heard() -> None:
+    table = make_arp_table(config_with({}))
+    assert table is not None and (table.family, [chain.hook for chain in table.chains]) == ("arp", ["input"])
+    assert rules_of(table, "input") == ["arp operation request arp daddr ip { 10.1.0.2 } drop"]
+    assert make_arp_table(config_with({}, WG.replace("10.1.0.2/24, ", ""))) is None, "IPv6 does so by itself"
 
 
 def test_outer_packets_of_an_adopted_link_pass_whatever_port_they_go_to() -> None:

@@ -156,9 +156,9 @@ def test_no_life_is_shortened_by_rounding() -> None:
 
 def listing(table: Table, elements: Iterable[Any] = ()) -> dict[str, Any]:
     """What `nft -j list table` prints of it (1.0.6), rules as good as empty; elements are of wg_domains4."""
-    common = {"family": "inet", "table": table.name}
+    common = {"family": table.family, "table": table.name}
     items: list[dict[str, Any]] = [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}}]
-    items.append({"table": {"family": "inet", "name": table.name, "handle": 1}})
+    items.append({"table": {"family": table.family, "name": table.name, "handle": 1}})
     for place, set_ in enumerate(table.sets):
         body = {**common, "name": set_.name, "type": set_.type, "handle": place, "flags": sorted(set_.flags)}
         if set_.size:
@@ -189,6 +189,12 @@ LEARNED = {"elem": {"val": "192.0.2.1", "timeout": 3600, "expires": 3599, "comme
 @each_table
 def test_a_table_is_known_again_when_it_is_read_back(mask: int, table: Table) -> None:
     assert read_table(listing(table)) == (table, [])
+
+
+def test_a_table_of_another_family_is_another_table() -> None:
+    table = Table("wg_routing", (), ARTICLE.chains[:1], family="arp")
+    assert read_table(listing(table)) == (table, [])
+    assert all(" arp wg_routing" in line for line in table_text(table, None).splitlines())
 
 
 def test_the_kernels_order_is_no_part_of_a_table() -> None:

@@ -208,7 +208,7 @@ def test_after_it_ends_it_is_closed_and_the_next_one_takes_over(
         ask({"do": "status"})
     start().ready()
     if "owner" in sh("nft list table inet wg_routing"):
-        sh("nft flush ruleset; nft delete table inet wg_routing", check=False)
+        sh("nft flush ruleset inet; nft delete table inet wg_routing", check=False)
     assert sh(f"{look}; pidof wireguard-go") == kept and "203.0.113.7" in elements()
     status = ask({"do": "status"})
     assert (status["differs"], status["repairs"]) == ([], 0)

@@ -28,6 +28,8 @@ STIRS = [
     "nft add chain inet t d",
     "nft add rule inet t c accept",
     "nft add set inet t x '{ type ipv4_addr; }'",
+    "nft delete table arp t",
+    "nft flush chain arp t c",
 ]
 
 
@@ -44,9 +46,9 @@ ADDRESS = b"\xcb\0\x71\1"
 
 @pytest.fixture
 def table() -> None:
-    """A table with an element in its set, and a chain with a rule."""
+    """A table with an element in its set, and a chain with a rule; and one of the arp family with a rule."""
     set_ = "set s { type ipv4_addr; flags timeout; elements = { 203.0.113.7 }; }"
-    sh(f"nft 'table inet t {{ {set_}; chain c {{ drop; }}; }}'")
+    sh(f"nft 'table inet t {{ {set_}; chain c {{ drop; }}; }}; table arp t {{ chain c {{ drop; }}; }}'")
 
 
 def quiet(events: Events) -> Events:

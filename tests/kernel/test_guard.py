@@ -63,7 +63,7 @@ def test_everything_that_closes_is_there_and_nothing_that_opens(space: Space, co
     remember(*LEARNED)
     guard(config)
     kinds = [type(obj).__name__ for obj in held(config).objects.values()]
-    assert sorted(kinds) == ["Route", "Route", "Rule", "Rule", "Table"]
+    assert sorted(kinds) == ["Route", "Route", "Rule", "Rule", "Table", "Table"]
     assert all(is_closing(obj) for obj in held(config).objects.values())
     assert {address: element.name for address, element in elements().items()} == dict.fromkeys(
         LEARNED, "www.example.com"

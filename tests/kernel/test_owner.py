@@ -184,7 +184,7 @@ def test_a_table_without_an_owner_is_made_anew_and_no_moment_is_without_one(
     """As an older splitwgd left it; dormant, it has been open already."""
     owner.drop(TABLE)
     plain = make_plan(CONFIG, Facts(down=DOWN))
-    table = plain.objects["table", TABLE]
+    table = plain.objects["table", "inet", TABLE]
     assert isinstance(table, Table)
     owner.run(table_text(table, None, [LEARNT]))
     if asleep:
@@ -209,7 +209,7 @@ def test_a_table_without_an_owner_is_made_anew_and_no_moment_is_without_one(
         assert not compare(wanted, kernel.observe(CONFIG).plan).grow
     assert len(seen) > 3 and all(seen)
     assert owner.flags() == OWNED and set(elements()) == {"203.0.113.1"}
-    assert sh("nft list tables") == "table inet wg_routing\n"
+    assert sh("nft list tables inet") == "table inet wg_routing\n"
 
 
 @pytest.mark.usefixtures("unowned")

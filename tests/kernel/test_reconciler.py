@@ -320,7 +320,7 @@ def test_the_link_goes_and_comes_back_and_all_else_stays_closed(space: Space) ->
         assert not lacking
         assert not [obj for obj in observed.plan.objects.values() if isinstance(obj, Link | Device)]
         kinds = [type(obj) for obj in observed.plan.objects.values()]
-        assert (kinds.count(Rule), kinds.count(Route), kinds.count(Table)) == (2, 2, 1)
+        assert (kinds.count(Rule), kinds.count(Route), kinds.count(Table)) == (2, 2, 2)
         assert sh("pidof wireguard-go", check=False) == ""
         await reconciler.take_down(frozenset())
         assert (await reconciler.difference())[0].plan == whole
@@ -332,6 +332,8 @@ def test_the_link_goes_and_comes_back_and_all_else_stays_closed(space: Space) ->
 DEEDS = {
     "the table": "nft delete table inet wg_routing",
     "everything of nft": "nft flush ruleset",
+    "the arp table": "nft delete table arp wg_routing",
+    "the arp table's rules": "nft flush table arp wg_routing",
     "a chain's rules": "nft flush chain inet wg_routing last_door",
     "a chain": "nft delete chain inet wg_routing last_door",
     "a foreign rule in a chain of ours": "nft insert rule inet wg_routing output accept",
@@ -376,6 +378,23 @@ def test_what_somebody_else_took_away_comes_back(space: Space, deed: str, monkey
             each.address: each.name for each in before.values()
         }
         assert all(each.seconds <= before[address].seconds for address, each in elements().items())
+
+    play(space, story)
+
+
+def test_a_change_while_a_burst_settles_is_told_of_too(space: Space) -> None:
+    """Whoever was told of the first one may have looked before the last."""
+
+    async def story(reconciler: Reconciler) -> None:
+        told = []
+        reconciler.heard = lambda: told.append(reconciler._stirred.is_set())
+        reconciler._stirred.set()
+        waiting = asyncio.create_task(reconciler._wait_for_a_stir(None))
+        while not told:
+            await asyncio.sleep(0)
+        reconciler._stirred.set()
+        await waiting
+        assert told == [False, False] and not reconciler._stirred.is_set()
 
     play(space, story)
 

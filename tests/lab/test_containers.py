@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 import pytest
 
@@ -19,7 +21,7 @@ from tests.fuzz.packets import name, opt, query
 
 from .asking import inside
 from .machine import Machine
-from .test_doors import datagram
+from .test_doors import checksum, datagram
 from .test_use import sysctl
 from .world import Lab
 
@@ -224,6 +226,50 @@ def macs(lab: Lab) -> tuple[bytes, bytes]:
     texts = (lab.client.read("/sys/class/net/eth0/address"), lab.isp.read("/sys/class/net/client/address"))
     mac, own = (bytes.fromhex(text.strip().replace(":", "")) for text in texts)
     return mac, own
+
+
+def test_row_27_who_asks_the_wire_for_the_tunnels_own_address_is_not_answered(crate: Machine) -> None:
+    """By ARP, which Linux answers for any address of the machine's, and by neighbour solicitations."""
+    lab = crate.lab
+    mac, own = macs(lab)
+    everyone, all_nodes = b"\xff" * 6, b"\x33\x33\0\0\0\1"
+    with inside(lab.isp), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003)) as cable:
+        cable.bind(("client", 0))
+        for _ in range(50):
+            for target in ("10.1.0.2", lab.client_v4):
+                addresses = own + ip_address("198.51.100.1").packed + bytes(6) + ip_address(target).packed
+                cable.send(everyone + own + b"\x08\x06\0\1\x08\0\6\4\0\1" + addresses)
+            for target in ("fd00:10:1::2", lab.client_v6):
+                cable.send(all_nodes + own + b"\x86\xdd" + solicitation(target, own))
+        answered = told_of(cable, mac, seconds=1.5)
+    assert answered == {lab.client_v4, lab.client_v6}
+
+
+def solicitation(target: str, mac: bytes) -> bytes:
+    """A neighbour solicitation (RFC 4861 §4.3) for this address."""
+    source, to = ip_address("2001:db8:c::1").packed, ip_address("ff02::1").packed
+    body = b"\x87\0\0\0\0\0\0\0" + ip_address(target).packed + b"\1\1" + mac
+    total = checksum(source + to + struct.pack("!II", len(body), 58) + body)
+    head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + to
+    return head + body[:2] + struct.pack("!H", total) + body[4:]
+
+
+def told_of(cable: socket.socket, mac: bytes, seconds: float) -> set[str]:
+    """The addresses that this station says are its own, by ARP or neighbour advertisements."""
+    found, end = set(), time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        cable.settimeout(left)
+        try:
+            frame = cable.recv(2048)
+        except TimeoutError:
+            break
+        if frame[6:12] != mac:
+            continue
+        if frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\2":
+            found.add(str(ip_address(frame[28:32])))
+        if frame[12:14] == b"\x86\xdd" and frame[20] == 58 and frame[54] == 136:
+            found.add(str(ip_address(frame[62:78])))
+    return found
 
 
 def test_row_27_nobody_on_the_uplink_finds_the_tunnels_own_address(crate: Machine) -> None:

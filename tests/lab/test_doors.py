@@ -70,7 +70,7 @@ def test_row_58_the_lan_is_not_answered(daemon: Standing) -> None:
         assert heard is None
 
 
-def _sum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     words: tuple[int, ...] = struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2))
     total = sum(words)
     while total >> 16:
@@ -83,10 +83,10 @@ def datagram(source: str, target: str, port: int, payload: bytes) -> bytes:
     src, dst = ip_address(source).packed, ip_address(target).packed
     udp = struct.pack("!4H", 5353, port, 8 + len(payload), 0) + payload
     if len(src) == 16:
-        udp = udp[:6] + struct.pack("!H", _sum(src + dst + struct.pack("!II", len(udp), 17) + udp)) + payload
+        udp = udp[:6] + struct.pack("!H", checksum(src + dst + struct.pack("!II", len(udp), 17) + udp)) + payload
         return struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + src + dst + udp
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + src + dst
-    return head[:10] + struct.pack("!H", _sum(head)) + head[12:] + udp
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + udp
 
 
 def test_row_58_a_forged_local_source_is_not_answered(daemon: Standing) -> None:
