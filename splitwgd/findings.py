@@ -204,6 +204,9 @@ def _tailscale(seen: Seen, config: Config) -> Iterator[Finding]:
     else:
         remedy = '[dns.forward] "ts.net" = ["100.100.100.100"] in domains.toml'
         yield Finding("Tailscale", NOTE, "its names (MagicDNS) are not asked at its own server", remedy)
+    if config.redirect and MAGIC not in config.bypass:
+        text = f"whoever asks {MAGIC} himself waits in vain: its firewall drops our answer as a forged one"
+        yield Finding("Tailscale", NOTE, text, f'bypass = ["{MAGIC}"] under [dns] in domains.toml')
 
 
 def _docker(seen: Seen) -> Iterator[Finding]:

@@ -150,8 +150,12 @@ def test_network_manager_writes_or_does_not() -> None:
 
 def test_tailscales_names_and_its_own_server() -> None:
     links = {**HEALTHY.links, "tailscale0": 1280}
-    assert "dns.forward" in one("Tailscale", NOTE, links=links)
+    assert ["dns.forward" in f.remedy for f in found(links=links)] == [True, False]
     forwards = replace(CONFIG, forward=make_config(dns='forward = { "ts.net" = ["100.100.100.100"] }').forward)
+    (finding,) = found(forwards, links=links)
+    assert finding.remedy.startswith("bypass = ")
+    assert not found(replace(forwards, redirect=False), links=links)
+    forwards = replace(forwards, bypass=(ip("100.100.100.100"),))
     assert not found(forwards, links=links)
     findings = found(forwards, links=links, resolv_conf="nameserver 100.100.100.100\n")
     assert "tailscale set --accept-dns=false" in [f.remedy for f in findings if f.grade == MEND]
