@@ -8,6 +8,7 @@ usage() {
     cat <<'END'
 usage: sudo ./do demo [--keep]   a small internet on this machine, and the article's four tests in it
        sudo ./do test [ARG...]   all tests (without root: only those that need none); ARGs go to pytest
+       sudo ./do test-vm         the package on Debian 12 and 13 with the WireGuard in their kernels, under qemu
        sudo ./do vmtest [ARG...] the tests of WireGuard in the kernel, on a Debian kernel under qemu
        sudo ./do leaktest [--json FILE] [--times N] [SCENARIO...]
                                  what leaves in clear while things happen, beside the set-up of the article
@@ -129,6 +130,25 @@ enclosed() {
         SPLITWG_OUTER_NETNS="$(readlink /proc/self/ns/net)" PATH="$PWD/.venv/bin:$PATH" "$@"
 }
 
+# packaged: the packages and the systems that the tests boot, made here, because the enclosure has no network
+packaged() {
+    packages=$(mktemp -d)
+    trap 'rm -rf "$packages"' EXIT
+    .venv/bin/python -m tests.debian.roots
+    .venv/bin/python -m tests.debian.packages "$packages"
+}
+
+# on_kernel RELEASE PYTEST-ARGUMENT...: enclosed, on that release's kernel
+on_kernel() {
+    # shellcheck disable=SC2016  # expanded by the guest's shell
+    .venv/bin/python -m tests.vm.boot --kernel "$1" -- sh -c '
+        packages=$1 release=$2; shift 2
+        exec unshare --net --mount --pid --fork --kill-child --mount-proc \
+            env SPLITWG_OUTER_NETNS="$(readlink /proc/self/ns/net)" PATH="$PWD/.venv/bin:$PATH" \
+            SPLITWG_PACKAGES="$packages" SPLITWG_GUEST="$release" \
+            .venv/bin/python -m pytest -p no:cacheprovider --timeout=600 "$@"' sh "${packages:-}" "$@"
+}
+
 case "${1:-}" in
 demo)
     need_root demo
@@ -160,11 +180,7 @@ test-system)
     shift
     install_system systemd-nspawn:systemd-container mmdebstrap:mmdebstrap dpkg-deb:dpkg lintian:lintian
     install_python
-    packages=$(mktemp -d)
-    trap 'rm -rf "$packages"' EXIT
-    # Here, because the enclosure has no network.
-    .venv/bin/python -m tests.debian.roots
-    .venv/bin/python -m tests.debian.packages "$packages"
+    packaged
     enclosed env SPLITWG_PACKAGES="$packages" .venv/bin/python -m pytest -p no:cacheprovider tests/debian "$@"
     ;;
 vmtest)
@@ -174,11 +190,18 @@ vmtest)
     install_python
     # The whole path once, on a kernel that has WireGuard; without arguments not all tests, since it is emulated.
     [ $# -gt 0 ] || set -- tests/kernel/test_wireguard.py tests/lab/test_leaks.py -k "(wireguard or steady or udp-A) and not AAAA"
-    # shellcheck disable=SC2016  # expanded by the guest's shell
-    .venv/bin/python -m tests.vm.boot -- sh -c '
-        exec unshare --net --mount --pid --fork --kill-child --mount-proc \
-            env SPLITWG_OUTER_NETNS="$(readlink /proc/self/ns/net)" PATH="$PWD/.venv/bin:$PATH" \
-            .venv/bin/python -m pytest -p no:cacheprovider --timeout=600 "$@"' sh "$@"
+    on_kernel bookworm "$@"
+    ;;
+test-vm)
+    need_root test-vm
+    install_system qemu-system-x86_64:qemu-system-x86 depmod:kmod systemd-nspawn:systemd-container \
+        mmdebstrap:mmdebstrap dpkg-deb:dpkg lintian:lintian
+    install_python
+    packaged
+    for release in bookworm trixie; do
+        say "do: Debian's $release on its own kernel"
+        on_kernel "$release" tests/debian/test_kernel_wireguard.py
+    done
     ;;
 leaktest)
     need_root leaktest

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import socket
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_interface
@@ -28,13 +29,15 @@ from splitwgd.objects import (
     Rule,
     Surroundings,
 )
-from splitwgd.sysctls import forwards, is_loosened
+from splitwgd.sysctls import forwards, is_loosened, send_redirects, sends_redirects
 
+log = logging.getLogger("splitwgd.kernel")
 P = ParamSpec("P")
 T = TypeVar("T")
 
 PROTOCOL = 83  # of our rules and routes; free in iproute2's rt_protos
 ALIAS = "splitwg"
+_REDIRECTING = "splitwg send_redirects"  # before this link was up the machine sent them, see put_link
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _VERSIONS = {int(family): version for version, family in _FAMILIES.items()}
 _UNICAST, _BLACKHOLE = 1, 6  # rtm_type, include/uapi/linux/rtnetlink.h
@@ -87,7 +90,7 @@ class Netlink:
     @_translated
     def is_ours(self, link: str) -> bool:
         found = self._get_link(link)
-        return found is not None and found.get_attr("IFLA_IFALIAS") == ALIAS
+        return found is not None and _is_ours(found)
 
     @_translated
     def is_up(self, link: str) -> bool:
@@ -137,7 +140,7 @@ class Netlink:
         return next((link for link in links if link.get_attr("IFLA_IFNAME") == name), None)
 
     def _ours(self) -> dict[str, int]:
-        links = (link for link in self._ip.get_links() if link.get_attr("IFLA_IFALIAS") == ALIAS)
+        links = (link for link in self._ip.get_links() if _is_ours(link))
         return {link.get_attr("IFLA_IFNAME"): link["index"] for link in links}
 
     def _link(self, name: str, index: int) -> Link:
@@ -240,12 +243,19 @@ class Netlink:
 
     @_translated
     def put_link(self, link: Link) -> None:
-        """Gives a link its alias, MTU and addresses, and brings it up."""
+        """Gives a link its alias, MTU and addresses, and brings it up.
+
+        WireGuard of the kernel's then takes net.ipv4.conf.all.send_redirects away from the machine for good
+        (drivers/net/wireguard/device.c, wg_open): the alias keeps that it has to be given back.
+        """
         found = self._get_link(link.name)
         if found is None:
             raise KernelError(f"{link}: there is no such link")
         index = found["index"]
-        self._do(str(link), lambda: self._ip.link("set", index=index, ifalias=ALIAS, mtu=link.mtu, state="up"))
+        alias = found.get_attr("IFLA_IFALIAS")
+        if not _is_ours(found):
+            alias = _REDIRECTING if self.kind(link.name) == "wireguard" and sends_redirects() else ALIAS
+        self._do(str(link), lambda: self._ip.link("set", index=index, ifalias=alias, mtu=link.mtu, state="up"))
         present = self._addresses(index)
         for address in link.addresses - present.keys():
             settings = {"index": index, "address": str(address.ip), "prefixlen": address.network.prefixlen}
@@ -256,8 +266,13 @@ class Netlink:
     @_translated
     def remove_link(self, name: str) -> None:
         found = self._get_link(name)
-        if found is not None and found.get_attr("IFLA_IFALIAS") == ALIAS:
+        if found is not None and _is_ours(found):
             self._do(f"ip link del {name}", lambda: self._ip.link("del", index=found["index"]), "del")
+            if found.get_attr("IFLA_IFALIAS") == _REDIRECTING:
+                try:
+                    send_redirects()
+                except MachineError as error:  # as in a container whose /proc/sys is not to be written
+                    log.warning("%s", error)
 
     @_translated
     def end_flows(self, addresses: Iterable[Ip], mark: int, mask: int, ended: int) -> None:
@@ -319,6 +334,10 @@ def _explained(what: str, error: NetlinkError) -> KernelError | MachineError:
     if error.code == errno.EPERM:
         return MachineError(f"{what}: no right to; run as root or with CAP_NET_ADMIN")
     return KernelError(f"{what}: {error.args[-1]}")
+
+
+def _is_ours(link: Any) -> bool:
+    return link.get_attr("IFLA_IFALIAS") in (ALIAS, _REDIRECTING)
 
 
 def _is_plain(rule: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The hand on /proc/sys/net: which families there are, what is forwarded, and how strictly replies are filtered.
+"""The hand on /proc/sys/net: families, forwarding, redirects, and how strictly replies are filtered.
 
 What is not there is an answer, too; what cannot be read (no descriptor to be had) is an OSError: to take it for a no
 would have the plan do without IPv6.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from splitwgd.errors import MachineError
 
+_REDIRECTS = Path("/proc/sys/net/ipv4/conf/all/send_redirects")
 _STRICT, _LOOSE = 1, 2  # rp_filter, Documentation/networking/ip-sysctl.rst
 
 
@@ -61,6 +62,19 @@ def tighten(link: str) -> None:
         _write(link, _read("default") or 0)
 
 
+def sends_redirects() -> bool:
+    """Whether this machine tells others of better routers, on links where nothing else is said."""
+    try:
+        return _REDIRECTS.read_text().strip() != "0"
+    except FileNotFoundError:
+        return False
+
+
+def send_redirects() -> None:
+    """It does again. Raises MachineError."""
+    _put(_REDIRECTS, 1)
+
+
 def _path(link: str) -> Path:
     return Path(f"/proc/sys/net/ipv4/conf/{link}/rp_filter")
 
@@ -73,9 +87,13 @@ def _read(link: str) -> int | None:
 
 
 def _write(link: str, value: int) -> None:
+    _put(_path(link), value)
+
+
+def _put(path: Path, value: int) -> None:
     try:
-        _path(link).write_text(f"{value}\n")
+        path.write_text(f"{value}\n")
     except FileNotFoundError:
         return  # the link is gone
     except OSError as error:
-        raise MachineError(f"{_path(link)} cannot be written ({error.strerror}); run as root") from error
+        raise MachineError(f"{path} cannot be written ({error.strerror}); run as root") from error

@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,29 +75,35 @@ def machine(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.T
     packages = {which: package(which) for which in ("first", "second")}
     if not shutil.which("systemd-nspawn"):
         pytest.skip("needs systemd-nspawn (systemd-container)")
-    resolv = f"search lan\nnameserver {lab.public_dns[0]}\n"
+    try:
+        with client_machine(lab, request.param, tmp_path_factory.mktemp("debian"), INSIDE, **packages) as root:
+            yield live(lab, request.param, root)
+    except NoRoot as error:
+        pytest.skip(str(error))
+
+
+@contextmanager
+def client_machine(lab: Lab, release: str, folder: Path, unit: str, **packages: Path) -> Iterator[Path]:  # noqa: F811
+    """The root of a machine for the lab's client, with names and servers, packages, and the unit that is its story."""
     files: dict[str, str | Path] = {
         "etc/machine-id": "0" * 31 + "3\n",
         "etc/hostname": "debian\n",
         "etc/systemd/journald.conf.d/persistent.conf": "[Journal]\nStorage=persistent\n",
-        "etc/systemd/system/inside.service": INSIDE,
+        "etc/systemd/system/inside.service": unit,
         "root/vpn.conf": lab.wg_conf.replace("[Interface]", f"[Interface]\nDNS = {lab.vpn_dns[0]}"),
         **{f"srv/packages/{which}.deb": path for which, path in packages.items()},
     }
-    if request.param == "trixie":
+    if release == "trixie":
         files["etc/systemd/resolved.conf.d/network.conf"] = f"[Resolve]\nDNS={lab.public_dns[0]}\n"
     else:
-        files["etc/resolv.conf"] = resolv
-    try:
-        with furnished(request.param, tmp_path_factory.mktemp("debian"), files) as root:
-            for name in ("out", "srv/splitwg"):
-                (root / name).mkdir(parents=True)
-            wants = root / "etc/systemd/system/multi-user.target.wants"
-            wants.mkdir(exist_ok=True)
-            (wants / "inside.service").symlink_to("../inside.service")
-            yield live(lab, request.param, root)
-    except NoRoot as error:
-        pytest.skip(str(error))
+        files["etc/resolv.conf"] = f"search lan\nnameserver {lab.public_dns[0]}\n"
+    with furnished(release, folder, files) as root:
+        for name in ("out", "srv/splitwg"):
+            (root / name).mkdir(parents=True)
+        wants = root / "etc/systemd/system/multi-user.target.wants"
+        wants.mkdir(exist_ok=True)
+        (wants / "inside.service").symlink_to("../inside.service")
+        yield root
 
 
 def live(lab: Lab, release: str, root: Path) -> Lived:  # noqa: F811
@@ -124,7 +131,10 @@ def live(lab: Lab, release: str, root: Path) -> Lived:  # noqa: F811
 
 def nspawn(lab: Lab, root: Path) -> list[str]:  # noqa: F811
     """What boots a system on the client of the lab."""
-    argv = ["systemd-nspawn", f"--directory={root}", "--machine=splitwg-debian", "--register=no", "--keep-unit"]
+    # A machine may write the settings of its network, and a container in a network that it was given may not.
+    writable = "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network"
+    argv = ["env", writable, "systemd-nspawn", f"--directory={root}", "--machine=splitwg-debian"]
+    argv += ["--register=no", "--keep-unit"]
     argv += [f"--network-namespace-path=/proc/{lab.client.pid}/ns/net", "--capability=CAP_NET_ADMIN"]
     argv += ["--resolv-conf=off", f"--bind-ro={ROOT}:/srv/splitwg", "--boot", "--quiet", "--console=pipe"]
     return [*argv, *mount_tun(root), "systemd.show_status=no"]

@@ -9,8 +9,8 @@ import pytest
 
 from splitwgd.netlink import Netlink
 from splitwgd.objects import LooseReversePath
-from splitwgd.sysctls import forwards, has_ipv6, is_strict, loosen, tighten
-from tests.kernel.spaces import Wire, sh
+from splitwgd.sysctls import forwards, has_ipv6, is_strict, loosen, send_redirects, sends_redirects, tighten
+from tests.kernel.spaces import Space, Wire, sh
 
 
 @pytest.fixture
@@ -29,6 +29,13 @@ def test_the_reverse_path_is_loose_while_wanted_and_then_as_by_default(
     tighten("wg0")
     assert sh("sysctl -n net.ipv4.conf.wg0.rp_filter").strip() == str(default)
     assert netlink.observe(["wg0"]) == []
+
+
+def test_redirects_are_sent_again(space: Space) -> None:
+    sh("sysctl -qw net.ipv4.conf.all.send_redirects=0")
+    assert not sends_redirects()
+    send_redirects()
+    assert sends_redirects() and sh("sysctl -n net.ipv4.conf.all.send_redirects").strip() == "1"
 
 
 def test_what_is_loose_by_default_is_not_our_doing_and_stays(netlink: Netlink, wg0: Wire) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from splitwgd.errors import KernelError
 from splitwgd.netlink import Netlink
-from splitwgd.objects import Device, Endpoint, Peer
+from splitwgd.objects import Device, Endpoint, Link, Peer
 from splitwgd.wireguard import KernelWireGuard
 from tests.kernel.spaces import Space, sh
 from tests.worlds import key
@@ -103,6 +103,21 @@ def test_the_mark_of_the_outer_packets_is_set_and_taken_back(wg: KernelWireGuard
     assert (wg.read("wg0")[0].fwmark, sh("wg show wg0 fwmark").strip()) == (0xFE, "0xfe")
     wg.mark("wg0", 0)
     assert (wg.read("wg0")[0].fwmark, sh("wg show wg0 fwmark").strip()) == (0, "off")
+
+
+@pytest.mark.parametrize("before", ["1", "0"])
+def test_redirects_that_the_link_has_ended_are_sent_again_when_it_goes(
+    wg: KernelWireGuard, netlink: Netlink, before: str
+) -> None:
+    """The kernel itself never gives net.ipv4.conf.all.send_redirects back (wg_open)."""
+    sh(f"sysctl -qw net.ipv4.conf.all.send_redirects={before}")
+    for mtu in (1420, 1400):
+        netlink.put_link(Link("wg0", mtu, frozenset()))
+        assert sh("sysctl -n net.ipv4.conf.all.send_redirects").strip() == "0"
+    assert netlink.is_ours("wg0")
+    netlink.remove_link("wg0")
+    assert netlink.kind("wg0") is None
+    assert sh("sysctl -n net.ipv4.conf.all.send_redirects").strip() == before
 
 
 def test_a_link_that_is_no_wireguard_is_told(wg: KernelWireGuard) -> None:
