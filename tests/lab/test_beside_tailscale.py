@@ -5,6 +5,7 @@ The marks, priorities and the table are those of its documentation; MagicDNS is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
@@ -87,6 +88,26 @@ def test_its_names_are_asked_at_its_server_by_us_and_with_dns_bypass_by_programs
     doctor = machine.splitwg("doctor", check=False).stdout
     assert "its names are asked at its own server" in doctor
     assert ("its firewall drops our answer" in doctor) is not directly
+
+
+ASKED = """
+import socket, sys
+from tests.fuzz.packets import name, query
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.setsockopt(socket.SOL_SOCKET, 36, 0x80000)  # SO_MARK, as tailscaled's own packets bear it
+    sock.settimeout(5)
+    sock.sendto(query(name("blocked.example"), 1), ("192.0.2.53", 53))
+    print(socket.inet_ntoa(sock.recv(512)[-4:]))
+"""
+
+
+def test_what_its_server_asks_others_is_answered_by_us(machine: Machine, tailnet: Scripted) -> None:
+    machine.start()
+    with machine.lab.capture() as seen:
+        said = machine.lab.client.run(sys.executable, "-c", ASKED).stdout.strip()
+    assert said == "203.0.113.40", "and not the lie that this server tells"
+    assert seen.questions("blocked.example") == []
+    assert machine.status()["bypasses"]["redirected"] == 1
 
 
 def test_tunneled_sites_go_through_our_tunnel_and_nothing_of_its_is_touched(
